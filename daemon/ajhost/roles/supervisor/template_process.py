@@ -28,23 +28,9 @@ from ajhost.core.timings import (
     TEMPLATE_EXIT_LIMIT,
     TEMPLATE_START_MARGIN,
 )
+from ajhost.roles import messages
 from ajhost.roles.handlers import HandlerDescription
-from ajhost.roles.messages import (
-    FROM_TEMPLATE,
-    BadMessage,
-    ForkOrder,
-    ForkRefused,
-    FromTemplate,
-    GenerationSpec,
-    HandlersLoaded,
-    LoadOrder,
-    LoadProblems,
-    NewQueues,
-    ToTemplate,
-    WorkerForked,
-    WorkerSpec,
-    encode,
-)
+from ajhost.roles.messages import GenerationSpec, WorkerSpec
 from ajhost.roles.shared_queue.token_queues import TokenQueue
 from ajhost.roles.supervisor.import_stacks import ImportStacks
 from ajhost.roles.template.host_libraries import directories
@@ -101,7 +87,7 @@ class TemplateProcess:
         self._channel = channel
         self._stacks = stacks
         self._loop = asyncio.get_running_loop()
-        self._loaded: asyncio.Future[HandlersLoaded | LoadProblems] = self._loop.create_future()
+        self._loaded: asyncio.Future[messages.HandlersLoaded | messages.LoadProblems] = self._loop.create_future()
         self._forks: dict[int, asyncio.Future[Spawned]] = {}
         self._turn = asyncio.Lock()
         self._given: dict[str, int] = {}
@@ -201,14 +187,14 @@ class TemplateProcess:
 
     async def _begin(self, spec: GenerationSpec, timeout: float) -> None:
         with contextlib.suppress(ChannelClosed):  # the process has ended: `_loaded` gets the reason
-            self._channel.send(encode(LoadOrder(spec)))
+            self._channel.send(messages.encode(messages.LoadOrder(spec)))
         try:
             async with asyncio.timeout(timeout + TEMPLATE_START_MARGIN):
                 message = await self._loaded
         except TimeoutError:
             problem = f"python.interpreter: {spec.python.interpreter} did not import the handlers in {timeout:g} s"
             raise TemplateFailed([problem]) from None
-        if isinstance(message, LoadProblems):
+        if isinstance(message, messages.LoadProblems):
             raise TemplateFailed(list(message.problems))
         self.handlers, self._effects = message.handlers, message.effects
         if message.trust is not None:
@@ -246,7 +232,7 @@ class TemplateProcess:
             self._forks[worker_spec.serial] = forked
             try:
                 self._give(queues)
-                self._send(ForkOrder(worker_spec), [channel_end.fileno()])
+                self._send(messages.ForkOrder(worker_spec), [channel_end.fileno()])
                 if (late := await self._too_late(forked)) is not None:
                     self._process.send_signal(signal.SIGKILL)
                     raise TemplateFailed([late])
@@ -276,12 +262,12 @@ class TemplateProcess:
         for start in range(0, len(new), step):
             part = new[start : start + step]
             ends = [end.fileno() for queue in part for end in (queue.receive, queue.send)]
-            self._send(NewQueues(tuple(queue.name for queue in part)), ends)
+            self._send(messages.NewQueues(tuple(queue.name for queue in part)), ends)
             self._given.update((queue.name, queue.renewals) for queue in part)
 
-    def _send(self, message: ToTemplate, descriptors: Sequence[int]) -> None:
+    def _send(self, message: messages.ToTemplate, descriptors: Sequence[int]) -> None:
         try:
-            self._channel.send(encode(message), descriptors)
+            self._channel.send(messages.encode(message), descriptors)
         except (ChannelClosed, ChannelFull) as error:
             raise TemplateFailed([f"the template does not listen: {error}"]) from error
 
@@ -310,16 +296,16 @@ class TemplateProcess:
         try:
             for found, descriptors in self._channel.received():
                 try:
-                    self._on_message(FROM_TEMPLATE.decode(found), descriptors)
-                except BadMessage as error:
+                    self._on_message(messages.FROM_TEMPLATE.decode(found), descriptors)
+                except messages.BadMessage as error:
                     if not self._loaded.done():
-                        self._loaded.set_result(LoadProblems((f"the template sent {error}",)))
+                        self._loaded.set_result(messages.LoadProblems((f"the template sent {error}",)))
         except ChannelClosed:
             self._finish()
 
-    def _on_message(self, message: FromTemplate, descriptors: list[int]) -> None:
+    def _on_message(self, message: messages.FromTemplate, descriptors: list[int]) -> None:
         match message:
-            case WorkerForked(serial, pid):
+            case messages.WorkerForked(serial, pid):
                 pidfd = descriptors.pop() if descriptors else processes.pidfd_of_child(pid)
                 if pidfd is None:
                     self._refused(serial, _NO_DESCRIPTOR)
@@ -331,9 +317,9 @@ class TemplateProcess:
                     with contextlib.suppress(ProcessLookupError):
                         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                     os.close(pidfd)
-            case ForkRefused(serial, problem):
+            case messages.ForkRefused(serial, problem):
                 self._refused(serial, problem)
-            case HandlersLoaded() | LoadProblems():
+            case messages.HandlersLoaded() | messages.LoadProblems():
                 if not self._loaded.done():
                     self._loaded.set_result(message)
 
@@ -351,7 +337,7 @@ class TemplateProcess:
         self._reason = ended.text
         self._readable()
         if not self._loaded.done():
-            self._loaded.set_result(LoadProblems((self._stacks.last_words(ended.text),)))
+            self._loaded.set_result(messages.LoadProblems((self._stacks.last_words(ended.text),)))
         if self._forks:
             self._loop.call_later(HANDOVER_LIMIT, self._finish)
         else:

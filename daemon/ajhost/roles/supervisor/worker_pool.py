@@ -33,21 +33,8 @@ from ajhost.core.fleet import (
 )
 from ajhost.core.host_counters import Counters
 from ajhost.ledger.layout import Identity, Word
-from ajhost.roles import ledger_sizes
-from ajhost.roles.messages import (
-    CancelOrder,
-    CancelResult,
-    FromWorker,
-    GroupLeft,
-    LeaveOrder,
-    MembershipOrder,
-    RecycleRequest,
-    StacksOrder,
-    StacksResult,
-    StartFailed,
-    WorkerReady,
-    WorkerSpec,
-)
+from ajhost.roles import ledger_sizes, messages
+from ajhost.roles.messages import WorkerSpec
 from ajhost.roles.supervisor.fd_store import FdStore, Key
 from ajhost.roles.supervisor.generations import Generation, Generations
 from ajhost.roles.supervisor.nats_access import NatsAccess
@@ -85,8 +72,8 @@ class WorkerInquiry:
     async def ask(
         self,
         workers: Collection[WorkerProcess],
-        order: CancelOrder | StacksOrder,
-        result: type[CancelResult | StacksResult],
+        order: messages.CancelOrder | messages.StacksOrder,
+        result: type[messages.CancelResult | messages.StacksResult],
         limit: float,
     ) -> dict[int, str]:
         """Returns the answers that arrive within `limit` seconds, by the worker's serial."""
@@ -101,7 +88,7 @@ class WorkerInquiry:
             self._answers = {}
             return answers
 
-    def heard(self, worker: WorkerProcess, result: CancelResult | StacksResult) -> None:
+    def heard(self, worker: WorkerProcess, result: messages.CancelResult | messages.StacksResult) -> None:
         """Takes a worker's answer."""
         text = self._answers.get((worker.serial, type(result), result.task))
         if text is not None and not text.done():
@@ -166,11 +153,11 @@ class WorkerPool(WorkerEvents):
                 self._spawn(command)
             case Leave(serial, stop):
                 if worker := self.workers.get(serial):
-                    worker.send(LeaveOrder(stop))
+                    worker.send(messages.LeaveOrder(stop))
             case SetMembership(serial, joins):
                 if worker := self.workers.get(serial):
                     worker.left = worker.left and not joins
-                    worker.send(MembershipOrder(joins))
+                    worker.send(messages.MembershipOrder(joins))
 
     def _spawn(self, spawn: Spawn) -> None:
         try:
@@ -223,7 +210,7 @@ class WorkerPool(WorkerEvents):
         self.access.tell(worker)
         known = self.fleet.members.get(worker.serial)
         if known is not None and known.state is WorkerState.LEAVING:
-            worker.send(LeaveOrder(self.fleet.stopping))
+            worker.send(messages.LeaveOrder(self.fleet.stopping))
 
     def _spawn_failed(self, spawn: Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
@@ -235,19 +222,19 @@ class WorkerPool(WorkerEvents):
     def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
         self._fd_store.keep(Key(worker.serial, worker.epoch), sock)
 
-    def message_received(self, worker: WorkerProcess, message: FromWorker) -> None:
+    def message_received(self, worker: WorkerProcess, message: messages.FromWorker) -> None:
         match message:
-            case WorkerReady():
+            case messages.WorkerReady():
                 _log.info("%s serves, generation %d", worker, worker.generation)
                 worker.left = False
                 self.handle(Ready(worker.serial))
-            case StartFailed(why):
+            case messages.StartFailed(why):
                 worker.last_words = why
-            case RecycleRequest(why):
+            case messages.RecycleRequest(why):
                 self.recycle([worker], why)
-            case CancelResult() | StacksResult():
+            case messages.CancelResult() | messages.StacksResult():
                 self.inquiry.heard(worker, message)
-            case GroupLeft():
+            case messages.GroupLeft():
                 known = self.fleet.members.get(worker.serial)
                 if known is not None and known.state is WorkerState.STARTING:
                     _log.info("%s is up and drained, generation %d", worker, worker.generation)

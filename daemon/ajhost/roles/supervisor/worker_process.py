@@ -18,16 +18,7 @@ from ajhost.adapters.linux.ledger_file import GuardedLedger
 from ajhost.adapters.linux.processes import ExitStatus
 from ajhost.core.timings import HEARTBEAT_AHEAD, REAP_RETRY, RESOURCE_RETRY, nanoseconds
 from ajhost.ledger.layout import Word
-from ajhost.roles.messages import (
-    FROM_WORKER,
-    BadMessage,
-    FromWorker,
-    NewSocket,
-    SocketStored,
-    StacksFile,
-    ToWorker,
-    encode,
-)
+from ajhost.roles import messages
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -39,7 +30,7 @@ _AHEAD_NS = nanoseconds(HEARTBEAT_AHEAD)
 class WorkerEvents(Protocol):
     """The events of a worker's process; `WorkerPool` handles them."""
 
-    def message_received(self, worker: WorkerProcess, message: FromWorker) -> None:
+    def message_received(self, worker: WorkerProcess, message: messages.FromWorker) -> None:
         """Called for each message of a worker that its `WorkerProcess` does not handle."""
 
     def connection_opened(self, worker: WorkerProcess, sock: socket.socket) -> None:
@@ -136,11 +127,11 @@ class WorkerProcess:
             return ""
         return os.pread(self._stacks, LONGEST_STACKS, 0).decode(errors="replace")
 
-    def send(self, message: ToWorker) -> None:
+    def send(self, message: messages.ToWorker) -> None:
         """Sends a message. Drops it if the process has ended (`_on_exit` follows) or does not read, as it hangs."""
         with contextlib.suppress(ChannelClosed, ChannelFull):
             if self._open:
-                self._channel.send(encode(message))
+                self._channel.send(messages.encode(message))
 
     def take_socket(self) -> socket.socket | None:
         """Hands out the duplicate of its present connection, once; None when there is none for the present epoch."""
@@ -162,20 +153,20 @@ class WorkerProcess:
         try:
             for found, descriptors in self._channel.received():
                 try:
-                    self._on_message(FROM_WORKER.decode(found), descriptors)
-                except BadMessage as error:
+                    self._on_message(messages.FROM_WORKER.decode(found), descriptors)
+                except messages.BadMessage as error:
                     _log.error("%s sent %s", self, error)
         except ChannelClosed:
             self._close_channel()
 
-    def _on_message(self, message: FromWorker, descriptors: list[int]) -> None:
+    def _on_message(self, message: messages.FromWorker, descriptors: list[int]) -> None:
         match message:
-            case StacksFile():
+            case messages.StacksFile():
                 self._close_stacks()
                 self._stacks = descriptors[0] if descriptors else -1
-            case NewSocket(epoch) if descriptors:
+            case messages.NewSocket(epoch) if descriptors:
                 self._keep(epoch, descriptors[0])
-            case NewSocket(epoch):
+            case messages.NewSocket(epoch):
                 self._duplicate(epoch)
             case _:
                 self._events.message_received(self, message)
@@ -185,7 +176,7 @@ class WorkerProcess:
             self.sock.close()
         self.sock, self.epoch = socket.socket(fileno=descriptor), epoch
         self._events.connection_opened(self, self.sock)
-        self.send(SocketStored(epoch))
+        self.send(messages.SocketStored(epoch))
 
     def _duplicate(self, epoch: int) -> None:
         """Duplicates the socket with pidfd_getfd(2): this process had no free descriptor when the duplicate came."""
