@@ -135,12 +135,6 @@ class Operator:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
-    async with NatsServer(tmp_path_factory.mktemp("nats")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     folder = tmp_path_factory.mktemp("host")
     async with Host(folder, nats=server.url, handlers=HANDLERS, modules={"shop": SHOP}, sections=SECTIONS) as running:

@@ -80,7 +80,7 @@ async def test_a_handler_that_holds_its_loop_is_found_in_time_however_little_cpu
     await router.settled(unread)
     assert Report(tuple(unread)).verdicts == {Verdict.COMPLETE: 10}, host.log_text()
     assert hangs(host) == 1
-    limit_cpu(half_a_cpu, 1.0)
+    limit_cpu(half_a_cpu, 0.5)
     assert (await router.reply(spinning)).word == "deadline exceeded:"
 
 

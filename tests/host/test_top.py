@@ -30,12 +30,6 @@ def terminal(host: Host, *arguments: str, **more: Any) -> Terminal:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[NatsServer]:
-    async with NatsServer(tmp_path_factory.mktemp("nats")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def host(server: NatsServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Host]:
     async with Host(tmp_path_factory.mktemp("host"), nats=server.url, handlers=HANDLERS) as running:
         yield running

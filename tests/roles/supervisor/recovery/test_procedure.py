@@ -280,11 +280,13 @@ def no_descriptors() -> Callable[[], AbstractContextManager[None]]:
 # --- a peer that holds back what the server would send
 
 
-def _hung(parts: HostParts, peer: Peer, last_resort: LastResort | None = None) -> RecoveryScene:
+async def _hung(parts: HostParts, peer: Peer, last_resort: LastResort | None = None) -> RecoveryScene:
     """A double on a connection to the peer, which has passed it and hangs."""
     scene = RecoveryScene(parts, last_resort)
     scene.double.begin("reset", "pass", sock=peer.theirs)
     scene.enlist().hangs = True
+    for _ in range(2):
+        await scene.double.step()
     return scene
 
 
@@ -300,9 +302,7 @@ async def test_a_dead_worker_stays_in_the_group_until_somebody_else_is_there_and
             await there.wait()
 
     with Peer() as peer:
-        scene = _hung(parts, peer, Coming())
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer, Coming())
         peer.send(frame(b"R.0"))
         os.kill(scene.double.pid, signal.SIGKILL)
         death = asyncio.create_task(scene.recover_dead())
@@ -347,9 +347,7 @@ async def test_what_a_dead_worker_had_sent_is_answered_unless_its_server_has_cer
                 await asyncio.Event().wait()
 
     with Peer() as peer:
-        scene = _hung(parts, peer, Coming())
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer, Coming())
         owner = scene.double.owner
         index = owner.receive(owner.chunk_at, 0, 1)
         owner.start(index, 1, b"R.0", b"id", b"t", 0, 1)
@@ -390,9 +388,7 @@ async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
 
     monkeypatch.setattr(processes, "stop", late)
     with Peer() as peer:
-        scene = _hung(parts, peer)
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer)
         peer.send(frame(b"R.0"))
         relief = asyncio.create_task(scene.recovery.recover_hung(scene.member))
         await peer.ended()
@@ -407,9 +403,7 @@ async def test_a_hanging_worker_that_does_not_stop_in_time_is_relieved_later(
 
 async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that(parts: HostParts) -> None:
     with Peer() as peer:
-        scene = _hung(parts, peer)
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer)
         replies = [b"R.%d" % i for i in range(3)]
         data = b"".join(map(frame, replies))
         peer.send(data[:100])
@@ -431,9 +425,7 @@ async def test_a_hanging_worker_killed_while_it_is_relieved_is_buried_after_that
 
 async def _relieved_from(parts: HostParts, peer: Peer, data: bytes) -> RecoveryScene:
     """A hanging worker that was relieved, and whose server has sent this much, and does not end its connection."""
-    scene = _hung(parts, peer)
-    for _ in range(2):
-        await scene.double.step()
+    scene = await _hung(parts, peer)
     peer.send(data)
     # its worker stands still meanwhile: as long as a dead one's connection is read would be too long
     await asyncio.wait_for(scene.recovery.recover_hung(scene.member), DEAD_DRAIN_LIMIT / 10)
@@ -493,9 +485,7 @@ async def test_a_server_that_dies_in_the_middle_of_a_takeover_leaves_what_it_had
     parts: HostParts,
 ) -> None:
     with Peer() as peer:
-        scene = _hung(parts, peer)
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer)
         replies = [b"R.%d" % i for i in range(4)]
         data = b"".join(map(frame, replies))
         peer.send(data[:100])
@@ -515,10 +505,8 @@ async def test_what_a_cut_off_server_has_for_a_dead_worker_is_waited_for(
 ) -> None:
     monkeypatch.setattr(procedure, "DEAD_DRAIN_LIMIT_STOPPING", 0.1)
     with Peer() as peer, Peer() as silent:
-        scene, other = _hung(parts, peer), _hung(parts, silent)
+        scene, other = await _hung(parts, peer), await _hung(parts, silent)
         for one in (scene, other):
-            for _ in range(2):
-                await one.double.step()
             os.kill(one.double.pid, signal.SIGKILL)
         deaths = [asyncio.create_task(one.recover_dead()) for one in (scene, other)]
         await peer.ended()
@@ -540,9 +528,7 @@ async def test_what_waits_in_a_dead_workers_ledger_is_refused_in_time_though_its
 ) -> None:
     """Its token lies in the shared queue, no worker becomes free, and the connection is still being drained."""
     with Peer() as silent:
-        scene = _hung(parts, silent)
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, silent)
         owner = scene.double.owner
         index = owner.receive_copy(frame(b"R.0"), 1)
         assert index is not None
@@ -569,9 +555,7 @@ async def test_a_takeover_for_which_there_is_no_descriptor_left_is_tried_again_w
     assert index is not None
     pushing.queue(index, 1)
     with Peer() as peer:
-        scene = _hung(parts, peer)
-        for _ in range(2):
-            await scene.double.step()
+        scene = await _hung(parts, peer)
         token_places(scene.double.owner)[0][:] = Token(pushing.serial, index, 1, 1 << 61).pack()
         words = scene.member.ledger.words
         peer.send(frame(b"R.0"))
