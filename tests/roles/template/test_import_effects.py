@@ -137,6 +137,38 @@ async def test_a_connection_is_refused_with_its_peer_and_the_cures(
     assert "python.preload = false" in problem
 
 
+RESULTS = {
+    "ProcessPoolExecutor": "from concurrent.futures import ProcessPoolExecutor\nKEPT = ProcessPoolExecutor(1)\n",
+    "Pool": "from multiprocessing import Pool\nKEPT = Pool(1)\n",
+    "cat": "import subprocess\nKEPT = subprocess.Popen(['cat'], stdin=subprocess.PIPE, stdout=subprocess.PIPE)\n",
+}
+NO_RESULTS = (
+    "import subprocess\nfrom concurrent.futures import ProcessPoolExecutor\nfrom multiprocessing import Pool\n"
+    "from multiprocessing.pool import ThreadPool\nTHREADS = ThreadPool(1)\n"
+    "with Pool(1) as pool, ProcessPoolExecutor(1) as executor:\n"
+    "    pool.map(len, ['a']), executor.submit(len, 'a').result()\n"
+    "KEPT = subprocess.Popen(['true'], stdout=subprocess.PIPE)\nKEPT.stdout.read()\nKEPT.wait()\n"
+)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+async def test_what_would_give_each_worker_the_results_of_others_is_refused_by_name(
+    driver: TemplateDriver, start: Start, name: str
+) -> None:
+    driver.module("acme", RESULTS[name] + HANDLER)
+    plan = driver.plan()
+    (problem,) = await driver.problems(plan)
+    assert name in problem
+    assert f'python.allow_open = ["{name}"]' in problem
+    await start(replace(plan, python=replace(plan.python, allow_open=(name,))))
+    await start(driver.plan(preload=False))
+
+
+async def test_a_pool_that_an_import_has_used_up_is_none_of_ours(driver: TemplateDriver, start: Start) -> None:
+    driver.module("acme", NO_RESULTS + HANDLER)
+    await start(driver.plan())
+
+
 async def test_a_connection_over_a_unix_socket_is_refused_and_the_system_log_is_not(
     driver: TemplateDriver, start: Start
 ) -> None:

@@ -30,9 +30,11 @@ from ajhost.adapters.linux.proc import caught_signals, children, state_of
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
+from ajhost.roles.template.process_pools import ENDED, shared_results
 from ajhost.settings.sections import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
+RESULTS = "results"
 THREAD, CHILD, SIGNAL, TIMER = "thread", "child", "signal", "timer"
 TIMEOUT, PATCH, FORK, PROCESS = "timeout", "patch", "fork", "process"
 _NO_FORK = "no fork"
@@ -54,8 +56,6 @@ _ANONYMOUS = {
 }
 _LOOKS = 50
 """How many times the arguments of a child are read, a millisecond apart."""
-_ENDED = ("Z", "X", "")
-"""Letters of proc(5)."""
 _TCP_SYN_SENT = 2
 """linux/tcp_states.h"""
 _TIMERS = {signal.ITIMER_REAL: "SIGALRM", signal.ITIMER_VIRTUAL: "SIGVTALRM", signal.ITIMER_PROF: "SIGPROF"}
@@ -136,7 +136,7 @@ class ImportWatch:
         if (timeout := socket.getdefaulttimeout()) != self._timeout:
             text = f"the default timeout of sockets is {_seconds(timeout)} (socket.setdefaulttimeout)"
             found.append(ImportEffect(TIMEOUT, "timeout", f"{text}: every new socket of a handler has it"))
-        return sorted(found, key=lambda effect: effect.kind not in (_REFUSED, CONNECTION))
+        return sorted(found, key=lambda effect: effect.kind not in (_REFUSED, CONNECTION, RESULTS))
 
     def _limits_and_user(self) -> Iterator[ImportEffect]:
         """Yields what imports have changed of the process itself, and each worker inherits."""
@@ -180,9 +180,11 @@ class ImportWatch:
 
     def _open(self) -> Iterator[ImportEffect]:
         mapped = _mapped_files()
-        for descriptor, link in _descriptors():
-            if self._descriptors.get(descriptor) == link:
-                continue
+        new = [(descriptor, link) for descriptor, link in _descriptors() if self._descriptors.get(descriptor) != link]
+        if any(link.startswith("pipe:") for _, link in new):
+            for name, what in shared_results():
+                yield ImportEffect(RESULTS, name, f"{what} is open")
+        for descriptor, link in new:
             try:
                 effect = _descriptor_effect(descriptor, link, mapped)
             except OSError:  # closed by a thread meanwhile
@@ -251,6 +253,11 @@ def verdict(effects: Sequence[ImportEffect], python: PythonSettings, workers: in
             errors.append(
                 f"{effect.text}: all workers would share it, and read each other's answers. Connect in the first "
                 f'task of a worker instead, or set python.preload = false, or python.allow_open = ["{effect.name}"]'
+            )
+        elif effect.kind == RESULTS:
+            errors.append(
+                f"{effect.text}: all workers would share it, and take each other's results. Make it in a lifespan "
+                f'instead, or set python.preload = false, or python.allow_open = ["{effect.name}"]'
             )
         else:
             warnings.append(effect.text)
@@ -373,7 +380,7 @@ def _command(pid: int) -> str:
     for _ in range(_LOOKS):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[0] or state_of(pid) in _ENDED:
+        if words[0] or state_of(pid) in ENDED:
             break
         time.sleep(0.001)
     return words[0].decode(errors="replace") or "(ended)"
