@@ -244,7 +244,55 @@ def mermaid(steps: Iterable[tuple[str, str, str]]) -> str:
     return "\n".join(["stateDiagram-v2", *lines]) + "\n"
 
 
-PAGES: dict[str, Callable[[], str]] = {"timings.md": timings_page, "states.md": states_page}
+_MODULES = """# Every module
+
+Made of the docstrings in `daemon/ajhost/` by `scripts/doc-tables`: change them there. The order of the parts is that of
+the [layers](architecture.md#layers): each imports only itself and what stands above it.
+"""
+
+LAYERS = ("", "protocol", "ledger", "core", "settings", "adapters", "roles", "testing", "cli")
+"""The parts of the package, lowest first; "" is the package itself."""
+
+
+def modules_page() -> str:
+    """`docs/modules.md`."""
+    parts = [_MODULES]
+    for layer in LAYERS:
+        folders = {path.parent for path in (PACKAGE / layer).rglob("*.py")} if layer else {PACKAGE}
+        for folder in sorted(folders):
+            name = folder.relative_to(PACKAGE).as_posix()
+            rows = [
+                (
+                    f"`{path.name}`",
+                    summary(path.read_text()),
+                    ", ".join(f"`{name}`" for name in public(path.read_text())),
+                )
+                for path in sorted(folder.glob("*.py"))
+                if path.name != "__init__.py"
+            ]
+            package = summary((folder / "__init__.py").read_text())
+            parts.append(
+                f"## {name if layer else 'ajhost'}\n\n{package}\n\n" + table(("module", "what it does", "names"), *rows)
+            )
+    return "\n".join(parts)
+
+
+def summary(source: str) -> str:
+    """The first paragraph of a module's docstring, on one line."""
+    return " ".join((ast.get_docstring(ast.parse(source)) or "").partition("\n\n")[0].split())
+
+
+def public(source: str) -> list[str]:
+    """The classes and functions that a module has for others."""
+    kinds = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    return [node.name for node in ast.parse(source).body if isinstance(node, kinds) and not node.name.startswith("_")]
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "timings.md": timings_page,
+    "states.md": states_page,
+    "modules.md": modules_page,
+}
 """Pages under docs/ that are made whole."""
 
 _EVENTS = {

@@ -1,0 +1,1 @@
+"""Policy without I/O: which server, which worker, what recovery does. The time is an argument."""

@@ -1,0 +1,1 @@
+"""The processes of a host: supervisor, template and worker, and what they share."""

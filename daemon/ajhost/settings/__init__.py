@@ -1,0 +1,1 @@
+"""The configuration: files and environment to frozen values, or every mistake at once."""

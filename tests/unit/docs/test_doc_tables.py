@@ -7,13 +7,37 @@ import re
 
 import pytest
 
-from scripts.lib.doc_tables import DIAGRAMS, PAGES, ROOT, TABLES, constants, meanings, with_table
+from scripts.lib.doc_tables import (
+    DIAGRAMS,
+    PACKAGE,
+    PAGES,
+    ROOT,
+    TABLES,
+    constants,
+    meanings,
+    public,
+    summary,
+    with_table,
+)
 from tests.support.large_status import large_report
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_as_the_code_is(name: str) -> None:
     assert (ROOT / "docs" / name).read_text() == PAGES[name](), "scripts/doc-tables writes it anew"
+
+
+def test_every_module_and_package_says_what_it_is() -> None:
+    texts = {path: summary(path.read_text()) for path in PACKAGE.rglob("*.py")}
+    assert not [path for path, text in texts.items() if not text]
+    page = PAGES["modules.md"]()
+    assert not [path for path, text in texts.items() if text.replace("|", "\\|") not in page]
+
+
+def test_a_row_of_a_module_has_its_first_paragraph_and_what_is_public() -> None:
+    source = '"""Reads a\nthing.\n\nMore.\n"""\nclass A:\n    def b(self): ...\ndef _c(): ...\nasync def d(): ...\n'
+    assert summary(source) == "Reads a thing."
+    assert public(source) == ["A", "d"]
 
 
 def test_constants_are_read_with_their_sections_and_docstrings() -> None:
