@@ -35,8 +35,8 @@ def turned_down(unfit: str, *, stopping: bool) -> Decision:
 class Reloader:
     """The maker of every generation after the first.
 
-    `load` reads the files again, or raises an error whose text lists every mistake. `on_reloaded` is called after a
-    success.
+    `load` reads the files again, or raises an error whose text lists every mistake. `on_reloaded(before, spec)`
+    is called after a success, with the settings before it.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Reloader:
         on_reloaded: Callable[[Settings, GenerationSpec], None],
     ) -> None:
         self._pool, self._generations = pool, pool.generations
-        self._settings, self._load, self._on_reloaded = settings, load, on_reloaded
+        self.settings, self._load, self._on_reloaded = settings, load, on_reloaded
         self._lock = asyncio.Lock()
         self._starting: asyncio.Task[TemplateProcess] | None = None
         self._ended = asyncio.Event()
@@ -71,7 +71,7 @@ class Reloader:
             return await self._change(settings)
 
     def _fixed(self, new: Settings) -> str | None:
-        old = self._settings
+        old = self.settings
         if new.nats.queue_group != old.nats.queue_group:
             return (
                 f"nats.queue_group: {old.nats.queue_group!r} cannot become {new.nats.queue_group!r} while running: "
@@ -106,9 +106,9 @@ class Reloader:
             if self._generations.template(old.generation) is not None:
                 pool.handle(old)
             return Decision(False, failed)
-        routes = _changed_routes(self._settings, settings)
-        self._settings = settings
-        self._on_reloaded(settings, spec)
+        routes = _changed_routes(self.settings, settings)
+        before, self.settings = self.settings, settings
+        self._on_reloaded(before, spec)
         if pool.fleet.draining:
             return Decision(True, f"generation {generation} is in place, and the host stays drained{routes}")
         return Decision(True, f"generation {generation} serves{routes}")
@@ -154,7 +154,7 @@ class Reloader:
                 if present is not None or self._ended.is_set():
                     return
                 try:
-                    settings = replace(self._settings, nats=self._pool.access.present)
+                    settings = replace(self.settings, nats=self._pool.access.present)
                     decision = await self._change(settings)
                 except Exception as error:  # whatever it is: without a template no worker is ever replaced
                     decision = Decision(False, repr(error))

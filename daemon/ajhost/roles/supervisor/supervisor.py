@@ -65,7 +65,7 @@ class Supervisor(PoolEvents):
     """One run of the host, from its start to its stop."""
 
     def __init__(self, settings: Settings, load: Callable[[], Settings], notifier: Notifier) -> None:
-        self._settings, self._notifier = settings, notifier
+        self._notifier = notifier
         self._loop = asyncio.get_running_loop()
         self._runtime = settings.runtime.directory
         self._generations = Generations(self._runtime)
@@ -114,7 +114,7 @@ class Supervisor(PoolEvents):
         await self._stop()
 
     async def _start(self) -> None:
-        spec = self._generations.make(self._settings)
+        spec = self._generations.make(self._reloader.settings)
         routes = ", ".join(repr(h.route) for h in spec.handlers)
         _log.info("starting %d workers for %s", spec.workers.count, routes)
         _log.info("%s", describe_signatures(spec.signature))
@@ -257,13 +257,13 @@ class Supervisor(PoolEvents):
             return f"stays, {drain}"
         return "serves on" if self._fleet.serving() else "stays, and no worker of it serves"
 
-    def _on_reloaded(self, settings: Settings, spec: GenerationSpec) -> None:
-        """Takes over the settings of a reload that has succeeded."""
-        if settings.log != self._settings.log:
+    def _on_reloaded(self, before: Settings, spec: GenerationSpec) -> None:
+        """Takes over the settings of a reload that has succeeded, which replace those of `before`."""
+        settings = self._reloader.settings
+        if settings.log != before.log:
             configure_log(settings.log)
-        if settings.signature != self._settings.signature:
+        if settings.signature != before.signature:
             _log.warning("%s", describe_signatures(settings.signature))
-        self._settings = settings
         self._phase.apply_generation(spec)
         self._pool.access.use(settings.nats, move=True)
 
@@ -309,6 +309,7 @@ class Supervisor(PoolEvents):
         last_death, died_at = self.timeline.last(EventKind.DEATH)
         last_replaced, replaced_at = self.timeline.last(EventKind.REPLACED)
         drain_by, drain_at = self._drainer.asked
+        settings = self._reloader.settings
         self.written_state = state_file.write(
             self._runtime,
             HostState(
@@ -317,7 +318,7 @@ class Supervisor(PoolEvents):
                 ready=self._phase.ready,
                 count=self._fleet.count,
                 routes={number: generation.routes for number, generation in self._generations.items()},
-                settings=str(self._settings.file) if self._settings.has_file else "",
+                settings=str(settings.file) if settings.has_file else "",
                 version=__version__,
                 started_ns=self._began_ns,
                 waiting=self._phase.waiting,
@@ -341,7 +342,7 @@ class Supervisor(PoolEvents):
         self._reloader.end()
         self._notifier.stopping("leaving the queue group")
         self.write_state()  # an ordered stop ends a drain
-        await self._phase.stop(self._shutdown, stop_limit(self._settings))
+        await self._phase.stop(self._shutdown, stop_limit(self._reloader.settings))
         await self._generations.end_templates()
         await self._strays.end_all()
         for queue in self._generations.queues:

@@ -16,21 +16,8 @@ from ajhost.adapters.linux import ledger_file, os_error_texts, processes
 from ajhost.adapters.linux.channel import pair
 from ajhost.adapters.linux.memory import MemoryKills
 from ajhost.adapters.linux.stray_processes import GENERATION_MARK
-from ajhost.core.fleet import (
-    Command,
-    Died,
-    Event,
-    Fleet,
-    Leave,
-    Left,
-    Ready,
-    Recycle,
-    Scale,
-    SetMembership,
-    Spawn,
-    WorkerState,
-    state_number,
-)
+from ajhost.core import fleet
+from ajhost.core.fleet import Fleet, WorkerState
 from ajhost.core.host_counters import Counters
 from ajhost.ledger.layout import Identity, Word
 from ajhost.roles import ledger_sizes, messages
@@ -124,7 +111,7 @@ class WorkerPool(WorkerEvents):
         self.background = Background(guard)
         """Forks, recoveries and the like."""
 
-    def handle(self, event: Event) -> None:
+    def handle(self, event: fleet.Event) -> None:
         """Passes an event to the fleet, and executes its commands."""
         for serial, known in self.fleet.members.items():
             if known.state is WorkerState.LEAVING and (worker := self.workers.get(serial)) is not None:
@@ -134,32 +121,32 @@ class WorkerPool(WorkerEvents):
                 self._execute(command)
         for serial, known in self.fleet.members.items():
             if (worker := self.workers.get(serial)) is not None:
-                worker.ledger.words[Word.WORKER_STATE] = state_number(known.state)
+                worker.ledger.words[Word.WORKER_STATE] = fleet.state_number(known.state)
         self._events.changed()
 
     def change_over(self, number: int, template: TemplateProcess) -> None:
         """Moves every slot to a generation, whose workers this template forks."""
         generation = self.generations[number]
         generation.template, generation.in_use = template, True
-        self.handle(Scale(number, generation.spec.workers.count))
+        self.handle(fleet.Scale(number, generation.spec.workers.count))
         # not earlier: a template that died while the host waited for a server gets its replacement from here on
         template.on_death(lambda how: self._template_died(generation, how))
 
     # -- the fleet's commands ------------------------------------------------------------------
 
-    def _execute(self, command: Command) -> None:
+    def _execute(self, command: fleet.Command) -> None:
         match command:
-            case Spawn():
+            case fleet.Spawn():
                 self._spawn(command)
-            case Leave(serial, stop):
+            case fleet.Leave(serial, stop):
                 if worker := self.workers.get(serial):
                     worker.send(messages.LeaveOrder(stop))
-            case SetMembership(serial, joins):
+            case fleet.SetMembership(serial, joins):
                 if worker := self.workers.get(serial):
                     worker.left = worker.left and not joins
                     worker.send(messages.MembershipOrder(joins))
 
-    def _spawn(self, spawn: Spawn) -> None:
+    def _spawn(self, spawn: fleet.Spawn) -> None:
         try:
             worker, theirs = self._make(spawn)
         except Exception as error:  # whatever the error is, the slot must be filled again
@@ -169,7 +156,7 @@ class WorkerPool(WorkerEvents):
         self.workers[spawn.serial] = worker
         self.background.spawn(self._fork(worker, spawn, theirs))
 
-    def _make(self, spawn: Spawn) -> tuple[WorkerProcess, socket.socket]:
+    def _make(self, spawn: fleet.Spawn) -> tuple[WorkerProcess, socket.socket]:
         """Makes a worker's ledger and channel. Returns the supervisor's handle, and the worker's end of the channel."""
         workers = self.generations[spawn.generation].spec.workers
         geometry = ledger_sizes.worker_geometry(workers, self.max_payload)
@@ -186,7 +173,7 @@ class WorkerPool(WorkerEvents):
             raise
         return worker, theirs
 
-    async def _fork(self, worker: WorkerProcess, spawn: Spawn, theirs: socket.socket) -> None:
+    async def _fork(self, worker: WorkerProcess, spawn: fleet.Spawn, theirs: socket.socket) -> None:
         worker_spec = WorkerSpec(
             spawn.slot, spawn.serial, spawn.generation, self._serial, self.supervisor_place, spawn.joins
         )
@@ -212,10 +199,10 @@ class WorkerPool(WorkerEvents):
         if known is not None and known.state is WorkerState.LEAVING:
             worker.send(messages.LeaveOrder(self.fleet.stopping))
 
-    def _spawn_failed(self, spawn: Spawn, why: str) -> None:
+    def _spawn_failed(self, spawn: fleet.Spawn, why: str) -> None:
         _log.error("worker %d cannot start: %s", spawn.slot, why)
         self.generations.note_failure(spawn.generation, why)
-        asyncio.get_running_loop().call_soon(self.handle, Died(spawn.serial))
+        asyncio.get_running_loop().call_soon(self.handle, fleet.Died(spawn.serial))
 
     # -- events of a worker's process ----------------------------------------------------------
 
@@ -227,7 +214,7 @@ class WorkerPool(WorkerEvents):
             case messages.WorkerReady():
                 _log.info("%s serves, generation %d", worker, worker.generation)
                 worker.left = False
-                self.handle(Ready(worker.serial))
+                self.handle(fleet.Ready(worker.serial))
             case messages.StartFailed(why):
                 worker.last_words = why
             case messages.RecycleRequest(why):
@@ -239,7 +226,7 @@ class WorkerPool(WorkerEvents):
                 if known is not None and known.state is WorkerState.STARTING:
                     _log.info("%s is up and drained, generation %d", worker, worker.generation)
                 worker.left = True
-                self.handle(Left(worker.serial))
+                self.handle(fleet.Left(worker.serial))
 
     # -- replacing workers in order ------------------------------------------------------------
 
@@ -256,7 +243,7 @@ class WorkerPool(WorkerEvents):
             if known is not None and not known.to_recycle and known.state is not WorkerState.LEAVING:
                 _log.warning("%s is replaced: %s", worker, why)
                 self.counters.replaced += 1
-                self.handle(Recycle(worker.serial))
+                self.handle(fleet.Recycle(worker.serial))
                 self._events.worker_replaced(worker, why)
 
     # -- deaths --------------------------------------------------------------------------------
@@ -285,7 +272,7 @@ class WorkerPool(WorkerEvents):
         asyncio.get_running_loop().call_soon(self._tell_of_death, worker.serial)
 
     def _tell_of_death(self, serial: int) -> None:
-        self.handle(Died(serial))
+        self.handle(fleet.Died(serial))
         self._retire_generations()
 
     def _template_died(self, generation: Generation, how: str) -> None:
