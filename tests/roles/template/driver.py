@@ -69,7 +69,7 @@ def run(spec, worker_spec, handlers, channel, queues):
             "signals": {s.name: repr(signal.getsignal(s)) for s in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)},
             "environment": sorted(os.environ), "argv": sys.argv,
             "ajhost": sys.modules["ajhost"].__file__,
-            "numpy": sys.modules["numpy.random"].told if "numpy.random" in sys.modules else None,
+            "numpy": getattr(sys.modules.get("numpy.random"), "told", None),
         })
 '''
 

@@ -120,6 +120,25 @@ async def test_each_worker_has_random_numbers_of_its_own(driver: TemplateDriver,
     assert [report["numpy"] for report in reports] == [1, 1]
 
 
+async def test_each_worker_has_generators_of_its_own_but_for_those_with_a_seed(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    driver.module(
+        "acme",
+        """
+        import random, numpy
+        OWN = random.Random(), numpy.random.default_rng(), numpy.random.Generator(numpy.random.MT19937())
+        OLD = numpy.random.RandomState()
+        SEEDED = random.Random(1), numpy.random.default_rng(1)
+        def send(task): return [[r.random() for r in OWN] + [OLD.rand()], [r.random() for r in SEEDED]]
+        """,
+    )
+    template = await start(driver.plan())
+    (first, seeded), (second, also) = [(await (await fork(template, slot)).report())["called"][0] for slot in range(2)]
+    assert not set(first) & set(second)
+    assert seeded == also
+
+
 async def test_children_left_over_by_an_import_do_not_disturb_forks(
     driver: TemplateDriver, start: Start, fork: Fork
 ) -> None:

@@ -32,6 +32,7 @@ from ajhost.roles.messages import GenerationSpec, WorkerSpec, encode
 from ajhost.roles.template import copy_on_write
 from ajhost.roles.template.import_cleanup import ImportCleanup
 from ajhost.roles.template.import_effects import ImportEffect, ImportWatch
+from ajhost.roles.template.random_generators import RandomGenerators
 
 Queues = Sequence[tuple[str, socket.socket, socket.socket]]
 """Name, receiving end and sending end of each queue."""
@@ -82,12 +83,13 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> N
     # resolved, so that this generation goes on with its release when a symbolic link is set to the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None
+    generators = RandomGenerators()
     effects: list[ImportEffect] = []
     try:
         stray_processes.mark(GENERATION_MARK + spec.generation)  # what imports start ends with the generation
         if spec.python.preload:
             watch = ImportWatch()
-            with cleanup.collecting():
+            with cleanup.collecting(), generators.collecting():
                 handlers = load_handlers(spec.handlers, spec.python)
             gc.collect()  # closes descriptors of unreachable objects, which are not reported then
             effects = watch.effects(stacks)
@@ -105,7 +107,7 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> N
     copy_on_write.prepare()
     trust = own_trust() if spec.tell_trust else None
     channel.send(encode(messages.HandlersLoaded(tuple(loaded), tuple(effects), trust)))
-    template = _Template(channel, spec, handlers, run)
+    template = _Template(channel, spec, handlers, generators, run)
     with contextlib.suppress(ChannelClosed):
         while True:
             template.obey()
@@ -139,9 +141,11 @@ class _Template:
         channel: Channel,
         spec: GenerationSpec,
         handlers: Mapping[str, LoadedHandler] | None,
+        generators: RandomGenerators,
         run: Run,
     ) -> None:
         self._channel, self._spec, self._handlers, self._run = channel, spec, handlers, run
+        self._generators = generators
         self._queues: dict[str, tuple[str, socket.socket, socket.socket]] = {}
 
     def obey(self) -> None:
@@ -218,7 +222,7 @@ class _Template:
             processes.resume_on_parent_death()
             self._channel.close()
             processes.set_title(f"ajhost: worker {worker_spec.slot}")
-            _reseed()
+            self._generators.reseed()
             handlers = self._load() if self._handlers is None else self._handlers
             for number in _OURS:
                 signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
@@ -239,12 +243,6 @@ class _Template:
             return load_handlers(self._spec.handlers, self._spec.python)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-
-def _reseed() -> None:
-    """Seeds numpy's global generator, which would give every worker the same numbers. `random` reseeds itself."""
-    if (numpy_random := sys.modules.get("numpy.random")) is not None:
-        numpy_random.seed()
 
 
 def _exit_status(error: SystemExit) -> int:
