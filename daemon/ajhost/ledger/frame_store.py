@@ -1,6 +1,7 @@
-"""Allocation in a ledger's frame store. Only the bytes are shared; the owner has the list of free ranges for itself.
+"""Finds room for the frames of waiting requests in a ledger's frame store.
 
-First fit from the low end, so that a quiet host touches few of the reserved pages.
+Only the bytes are shared; the owner has the list of free ranges for itself. It takes the first range that fits, from the
+low end, so that a quiet host touches few of the reserved pages.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 _GRAIN = 64
 
 
-class Allocator:
+class FrameStore:
     """Hands out ranges of `[start, start + size)`; offsets and sizes are bytes, rounded up to 64."""
 
     __slots__ = ("_free", "_sizes")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from ajhost.ledger.frame_store import Allocator
+from ajhost.ledger.frame_store import FrameStore
 from ajhost.ledger.layout import (
     DEADLINE,
     E_ANSWERED,
@@ -56,7 +56,7 @@ class LedgerWriter(Ledger):
 
     def __init__(self, buffer: memoryview) -> None:
         super().__init__(buffer)
-        self.store = Allocator(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
+        self.store = FrameStore(self.words[Word.STORE_AT], self.words[Word.STORE_SIZE])
         prepared = self.store_prepared or self.words[Word.STORE_SIZE]
         self._prepared = self.words[Word.STORE_AT] + prepared
         self._free: list[int] = []

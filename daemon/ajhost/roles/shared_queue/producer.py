@@ -1,4 +1,4 @@
-"""The producer of the shared queue: requests wait in the store of this process's ledger, their tokens in the queue."""
+"""The producer of the shared queue: requests wait in its ledger, their tokens in the queue, until a deadline passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Serves the sockets of the runtime directory: `control`, to which commands send requests, and `view`.
+"""Serves the sockets of the runtime directory: `control` for operators' commands, `view` for readers of the status.
 
 At `view` members of the host's group, who may not act, read the status. The host's user and root read it from shared
 memory, which no other user may: it holds tasks' payloads.

@@ -1,4 +1,4 @@
-"""The supervisor's duplicates of NATS connections.
+"""Keeps duplicates of NATS connections in systemd's file descriptor store, and takes back those of an earlier start.
 
 `FdStore` keeps each process's present connection in systemd's file descriptor store, under its serial and epoch, so
 that the next start can drain it. `InheritedConnections` takes back those of an earlier start's processes.

@@ -1,4 +1,4 @@
-"""Checks at each tick whether workers live: reports hangs, answers at deadlines, kills at the kill grace.
+"""Checks at each tick, by their signs of life, whether workers hang: answers at deadlines, kills at the kill grace.
 
 The first three classes observe the signs of life of one worker; `core/liveness_rules.py` judges them. Times are
 monotonic nanoseconds, 0 for none.
@@ -163,7 +163,7 @@ class _Watched:
 
 
 class LivenessEvents(Protocol):
-    """The events of the monitor; `Running` handles them."""
+    """The events of the monitor; `RunningPhase` handles them."""
 
     def hang_began(self, worker: WorkerProcess) -> None:
         """Called once for each connection that a worker hangs on."""

@@ -35,7 +35,7 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 _log = logging.getLogger("ajhost.supervisor")
 
 
-class Running(SupervisorPhase, LivenessEvents):
+class RunningPhase(SupervisorPhase, LivenessEvents):
     """The phase with a connected standby: recovers what dead and hanging workers held, and ticks.
 
     `spec` is the first generation's.

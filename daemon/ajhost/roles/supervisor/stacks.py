@@ -1,4 +1,4 @@
-"""Gets the stacks of running tasks for an operator. The supervisor asks the workers, which read their own.
+"""Gets the stacks of running tasks for an operator: from the workers, and by a signal from one that hangs.
 
 A worker that does not answer hangs: its stacks come from C (SIGUSR2, faulthandler), which needs neither its loop nor
 the interpreter's lock.

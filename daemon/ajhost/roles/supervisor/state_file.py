@@ -1,4 +1,4 @@
-"""Writes and reads `<runtime>/state.json`: the supervisor's pid, the generation, the slots, the routes' names.
+"""Writes and reads `<runtime>/state.json`: the supervisor's pid, generation, slots, routes, whether it is drained.
 
 `ajhost status` reads it and shared memory, and asks no process, so it works while the supervisor hangs.
 """

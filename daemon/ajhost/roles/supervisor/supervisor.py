@@ -38,7 +38,7 @@ from ajhost.roles.supervisor.readiness import STOPPING, starting_text, status_li
 from ajhost.roles.supervisor.recovery.previous_start import new_serial
 from ajhost.roles.supervisor.recycle import obey_recycle
 from ajhost.roles.supervisor.reload import Reloader, turned_down
-from ajhost.roles.supervisor.running_phase import Running
+from ajhost.roles.supervisor.running_phase import RunningPhase
 from ajhost.roles.supervisor.shutdown import Shutdown, Urgency, stop_limit
 from ajhost.roles.supervisor.stacks import obey_stacks
 from ajhost.roles.supervisor.standby import Standby
@@ -150,7 +150,7 @@ class Supervisor(PoolEvents):
             raise StartupFailed(os_error_texts.described(error)) from error
         self._pool.supervisor_place, self._pool.access.own = standby.ledger.place, standby.connection
         await standby.connection.connect()
-        running = Running(standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec)
+        running = RunningPhase(standby, self._pool, self._fd_store, self._notifier, self._strays, self._drainer, spec)
         self._phase = running
         self._drainer.phase = running
         await running.begin()

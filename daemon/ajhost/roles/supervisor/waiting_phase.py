@@ -1,4 +1,4 @@
-"""The supervisor before a NATS server has let it in, without workers. The next phase is `running_phase.Running`."""
+"""The supervisor before a NATS server has let it in, without workers. `running_phase.py` follows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool of workers: executes the fleet's commands, handles templates, forks and messages, asks about tasks."""
+"""The pool of workers: forks, replaces and ends them as the fleet commands, counts deaths, asks them about tasks."""
 
 from __future__ import annotations
 

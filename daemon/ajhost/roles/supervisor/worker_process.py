@@ -1,4 +1,4 @@
-"""The supervisor's handle of one worker process: pidfd, channel, ledger, and a duplicate of its NATS socket."""
+"""The supervisor's handle of one worker process: its end, channel, ledger, stacks by signal, duplicate NATS socket."""
 
 from __future__ import annotations
 

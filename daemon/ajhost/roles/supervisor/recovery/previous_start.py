@@ -1,4 +1,4 @@
-"""Finds what earlier starts left in the runtime directory: ledgers of dead processes, and orphans."""
+"""Finds what earlier starts left in the runtime directory: ledgers of dead processes, orphans, copied requests."""
 
 from __future__ import annotations
 

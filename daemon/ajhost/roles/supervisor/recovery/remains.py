@@ -1,6 +1,7 @@
-"""What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it.
+"""What a process that cannot answer leaves to recovery, and how long a dead one's ledger is kept.
 
-`RetiredLedgers` keeps the ledgers of dead processes until their last request is settled and its answer has left.
+`Remains` has its ledger, its connection, and the facts about it. `RetiredLedgers` keeps the ledgers of dead processes
+until their last request is settled and its answer has left.
 """
 
 from __future__ import annotations
