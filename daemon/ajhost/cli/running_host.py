@@ -88,9 +88,8 @@ def ask_host(
         except TimeoutError:
             echo_error(late.format(limit))
             return exit_status.NO
-    if done:
-        if not quiet:
-            echo(text)
-        return exit_status.OK
-    echo_error(text)
-    return exit_status.NO
+    if not done:
+        echo_error(text)
+    elif not quiet:
+        echo(text)
+    return exit_status.OK if done else exit_status.NO

@@ -238,7 +238,6 @@ def _discovered(url: str, told_by: Server) -> Server | None:
     address = literal(host, 1)
     if address is not None and ipaddress.ip_address(address.ip).is_unspecified:
         return None  # 0.0.0.0 or [::] is where that server listens; to connect there would reach this machine
-    is_name = address is None
     return Server(
         host,
         int(port),
@@ -246,6 +245,6 @@ def _discovered(url: str, told_by: Server) -> Server | None:
         user=told_by.user,
         password=told_by.password,
         token=told_by.token,
-        tls_name="" if is_name else told_by.certificate_name,
+        tls_name="" if address is None else told_by.certificate_name,
         discovered=True,
     )

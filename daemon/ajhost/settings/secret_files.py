@@ -44,17 +44,15 @@ class Files:
                 place.stat()
             except (FileNotFoundError, NotADirectoryError):
                 continue
-            except PermissionError as error:
-                if self.credentials is None or place.is_relative_to(self.credentials):
-                    raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
-                # only root may enter the directory; systemd passes its files to the service as credentials
-                given = ", ".join(sorted(path.name for path in self.credentials.iterdir())) or "none"
-                raise InvalidValue(
-                    f"{name!r}, which is none of the unit's credentials" if _is_name(name) else hidden(name),
-                    f"one of those that it was given: {given}",
-                ) from None
             except (OSError, ValueError) as error:
-                raise InvalidValue(_trouble(place, error), "a file that this user can read") from None
+                found, allowed = _trouble(place, error), "a file that this user can read"
+                forbidden = isinstance(error, PermissionError)
+                if forbidden and self.credentials and not place.is_relative_to(self.credentials):
+                    # only root may enter the directory; systemd passes its files to the service as credentials
+                    given = ", ".join(sorted(path.name for path in self.credentials.iterdir())) or "none"
+                    found = f"{name!r}, which is none of the unit's credentials" if _is_name(name) else hidden(name)
+                    allowed = f"one of those that it was given: {given}"
+                raise InvalidValue(found, allowed) from None
             return place
         where = " or ".join(dict.fromkeys(str(place.parent) for place in places))
         what = f"no file {Path(name).name!r}" if _is_name(name) else f"the name of no file, {hidden(name)},"
