@@ -1,7 +1,7 @@
 """Finds room for the frames of waiting requests in a ledger's frame store.
 
-Only the bytes are shared; the owner has the list of free ranges for itself. It takes the first range that fits, from the
-low end, so that a quiet host touches few of the reserved pages.
+Only the bytes are shared; the owner has the list of free ranges for itself. It takes the first range that fits, from
+the low end, so that a quiet host touches few of the reserved pages.
 """
 
 from __future__ import annotations
