@@ -1,4 +1,5 @@
-"""Runs handlers: each attempt gets one outcome, by its deadline, whatever the handler does."""
+"""Runs handlers, coroutines on the loop and plain functions in threads: each attempt gets one outcome, by its deadline,
+whatever the handler does. Refuses as `overloaded:` what finds no thread (`thread_pool.py` knows that)."""
 
 from __future__ import annotations
 

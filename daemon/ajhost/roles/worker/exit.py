@@ -1,12 +1,9 @@
-"""The exit of a worker's process: in order after its drain, or at once when nobody knows what state it is in.
+"""The exit of a worker's process: in order after its drain (`drain.py`), with `atexit` and flushed logs within a limit,
+or at once when nobody knows what state it is in: an exception of user code, say, has interrupted the host's own.
 
-In order, `atexit` runs, and logs and streams are flushed, all within a limit (`finish`). Before that the worker drains
-(`drain.py`), which includes what handlers left running (`left_running.py`).
-
-At once, when an exception of user code interrupts the host's own code (`fail`). A signal handler of the application
-runs between any two instructions of the main thread, and may raise in the middle of a step of the ledger, the loop or
-the executor. What such a step has left undone is not known. So the worker ends as if it had been killed: the supervisor
-answers what had started, and other workers run the rest.
+A signal handler of the application runs between any two instructions of the main thread, and may raise in the middle of
+a step of the ledger, the loop or the executor. What such a step has left undone is not known. So the worker ends as if
+it had been killed: the supervisor answers what had started, and other workers run the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A worker process from its fork to its end."""
+"""A worker process from its fork to its end: sets up its log, signals, channel, ledger and loop for `worker.py`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""A request on its way through a worker, from its start to the end of its code: one object, one table of phases.
-
-`Attempt` is the part that the executor uses. `Request` writes the ledger entry and sends the answer, too.
-"""
+"""A request on its way through a worker, from its start to the end of its code: one object, one table of phases. It
+stores STARTED right before the handler's first instruction, and has one answer. `Attempt` is the executor's part."""
 
 from __future__ import annotations
 

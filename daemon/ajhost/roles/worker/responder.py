@@ -1,4 +1,4 @@
-"""Answers the requests of a worker: first in the ledger entry, then by the reply."""
+"""Answers the requests of a worker: first in the ledger entry, then by the reply. Counts each before it leaves."""
 
 from __future__ import annotations
 

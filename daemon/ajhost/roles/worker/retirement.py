@@ -1,7 +1,6 @@
-"""Asks the supervisor, once, to replace this worker. It orders this worker to leave when the replacement serves.
-
-The reasons: it has started its `max_tasks`, has code that cannot be stopped, got a SIGTERM, or its lifespan has ended.
-"""
+"""Asks the supervisor, once, to replace this worker: it has started its `max_tasks`, which are counted here, has code
+that cannot be stopped, got a SIGTERM, lost the loop's SIGCHLD, or its lifespan has ended. The supervisor orders it to
+leave when the replacement serves. For its memory `roles/supervisor/memory_limit.py` has it replaced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A route as a worker serves it: how many of its tasks may run here (`concurrency`), and on the whole host."""
+"""A route as a worker serves it: how many of its tasks may run here (`concurrency`), and by which permits of the whole
+host (`host_concurrency`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Shows what the running tasks of a worker do: the await chain of each on the loop, the stack of each in a thread.
+"""Shows what the running tasks of a worker do, for `ajhost stacks` and for the log at a deadline: the await chain of
+each on the loop, the stack of each in a thread.
 
 It only reads: no task is woken or stopped for it. It runs on the loop, so no coroutine is in the middle of a step.
 """

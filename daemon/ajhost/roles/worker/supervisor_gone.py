@@ -1,7 +1,7 @@
-"""A worker whose supervisor is dead: it serves on until the next start does, or for `ORPHAN_GRACE`, and leaves.
+"""A worker whose supervisor is dead: it serves on until the next start does, or for `ORPHAN_GRACE`, and leaves. A
+watchdog in C ends it if its loop never runs again.
 
-If its loop never runs again, it cannot leave: native code may hold the interpreter's lock, so that no Python code runs,
-and no supervisor is left to kill it. A watchdog ends it then.
+It cannot leave then: native code may hold the interpreter's lock, so that no Python code runs, and nobody kills it.
 """
 
 from __future__ import annotations
