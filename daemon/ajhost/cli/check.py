@@ -1,4 +1,4 @@
-"""`ajhost check`: reports every problem that a start would meet, and serves nothing."""
+"""`ajhost check`: reports every problem that a start would meet, to root those in the unit's sandbox."""
 
 from __future__ import annotations
 

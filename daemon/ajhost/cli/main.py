@@ -1,4 +1,4 @@
-"""The program `ajhost` and its commands.
+"""The program `ajhost`: its commands, and the exit status of one that fails or is interrupted.
 
 Only the module of the command that runs is imported, and the modules for its work when it does that.
 """

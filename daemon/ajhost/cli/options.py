@@ -1,4 +1,4 @@
-"""Options of several commands: the settings file, and how it is loaded or a host found by it; a time; JSON for text."""
+"""Options of several commands: `-c FILE`, its default and the loading of it; a time like `10s`; `--json`."""
 
 from __future__ import annotations
 

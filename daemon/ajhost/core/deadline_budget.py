@@ -1,4 +1,4 @@
-"""When a request must be answered: the router's wall clock time as a time on this machine's monotonic clock.
+"""The deadline of a request's answer: the router's wall clock time as a time on this machine's monotonic clock.
 
 A router (asyncjobs v0.3.0, request_reply_handler.go) sets the deadline header to its own limit less 2 s, without the
 fraction, and `tried` to the time of the same clock just before the call. So *header - tried* is a length of time that

@@ -1,4 +1,4 @@
-"""The outcome for a task whose worker died: another try, or none once the task has killed its limit of workers."""
+"""The outcome for a task whose worker died: another try, or none once it has killed `max_crashes` workers."""
 
 from __future__ import annotations
 

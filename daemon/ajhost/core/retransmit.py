@@ -1,4 +1,4 @@
-"""Retransmission of replies: a process keeps each until the server's PONG confirms it.
+"""Retransmission of replies after a reconnect: a process keeps each until the server's PONG confirms it.
 
 After a server's restart it sends replies again with growing pauses, until requesters had time to reconnect.
 """

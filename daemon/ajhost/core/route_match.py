@@ -1,4 +1,4 @@
-"""Which configured handler serves a task.
+"""Which configured handler serves a task: the route that its type, or the beginning of it, and its subject choose.
 
 The router picks a route by its own registrations and sends the task on that route's subject (asyncjobs v0.3.0,
 mux.go). The host may have finer routes: `email:new` and `email:` apart where the router knows only `email`. So the

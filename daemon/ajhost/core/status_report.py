@@ -1,6 +1,7 @@
-"""The status of a host as frozen values, and as JSON, on whose shape operators' programs rely.
+"""The status of a host, as values and as JSON: its workers' states, connections and tasks, and its routes.
 
-What it says of a NATS connection is also for systemd's line and /readyz.
+Operators' programs rely on the shape of the JSON. What it says of a NATS connection is also for systemd's line and
+/readyz.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Finds the directories with the limits of a process's control groups, of both versions (cgroups(7))."""
+"""Finds a process's control groups, whose files have its limits of CPU and memory, of both versions (cgroups(7))."""
 
 from __future__ import annotations
 

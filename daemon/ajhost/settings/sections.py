@@ -1,4 +1,4 @@
-"""The settings as frozen values: all that the rest of the program sees of the configuration.
+"""The settings as frozen values: all that the rest of the program sees of them, with the defaults.
 
 Standard library only, so that workers never import the validator. Each part of the program receives its own section,
 never the whole. Defaults are defined only here; `etc/ajhost.toml` repeats them, and a test compares.

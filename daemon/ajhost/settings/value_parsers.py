@@ -1,5 +1,7 @@
-"""Parses values that are written as text: addresses, routes, targets, sizes. Each function returns the value or raises
-`InvalidValue`, whose text shows no secret."""
+"""Parses values that are written as text: sizes like `512M`, addresses, routes, targets.
+
+Each function returns the value, or raises `InvalidValue`, whose text shows no secret.
+"""
 
 from __future__ import annotations
 
