@@ -1,8 +1,8 @@
 """Validates merged tables: a wrong value, an unknown key, keys that exclude each other become problems.
 
 Each problem says what is allowed, or was probably meant. Rules over several keys come first: keys that need, exclude or
-bound others, and secrets in open files. The rules for one key are the schema's. Certificates are tried once the settings
-are built.
+bound others, and secrets in open files. The rules for one key are the schema's. Certificates are tried once the
+settings are built.
 """
 
 from __future__ import annotations
