@@ -30,6 +30,7 @@ from ajhost.protocol.outcome import Failed
 from ajhost.roles.messages import GenerationSpec
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.ledger_cache import LedgerCache
+from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
@@ -49,6 +50,8 @@ from tests.support.waiting import until
 
 GEOMETRY = Geometry(64, 1 << 17, 1 << 16)
 SUBJECT = "CHORIA_AJ.H.T.t"
+FAR = 1 << 61
+"""A deadline that never comes, in nanoseconds."""
 STANDBY = 1 << 30
 CONSUMER = 1 << 29
 
@@ -204,6 +207,26 @@ class HostParts:
         if self.consumer._pending is not None:
             return True
         return any(lying(queue) for queue in self.queues)
+
+
+def enqueue(ledger: LockedLedger, producer: Producer, reply: bytes) -> int:
+    """Has a process, whose two these are, receive a request and give it to whoever is free; its entry."""
+    index = ledger.receive_copy(frame(reply), 1)
+    assert index is not None
+    assert producer.enqueue(index, None, DEFAULT, FAR)
+    return index
+
+
+class QueueOwner:
+    """A living process beside the worker: its requests wait in the shared queue."""
+
+    def __init__(self, parts: HostParts) -> None:
+        self.ledger = LockedLedger(parts.directory, parts.new_serial())
+        self.producer = Producer(self.ledger, parts.queues, asyncio.get_running_loop(), lambda index: None)
+
+    def enqueue(self, reply: bytes) -> int:
+        """A request more; its entry."""
+        return enqueue(self.ledger, self.producer, reply)
 
 
 def lying(queue: TokenQueue) -> bool:

@@ -15,10 +15,8 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import HostParts, frame, lying
+from tests.support.host_parts import FAR, HostParts, QueueOwner, enqueue, frame, lying
 from tests.support.killed_child import Act, Killed
-
-FAR = 1 << 61
 
 
 async def recover(parts: HostParts, serial: int) -> int:
@@ -131,27 +129,19 @@ def consumer(parts: HostParts, serial: int, taken_from: Callable[[], object] = l
 async def test_a_puller_killed_between_any_two_instructions_loses_and_doubles_nothing(
     parts: HostParts,
 ) -> None:
-    serial = parts.new_serial()
-    owner = LockedLedger(parts.directory, serial)
-    producer = Producer(owner, parts.queues, asyncio.get_running_loop(), lambda index: None)
-
-    def enqueue(reply: bytes) -> None:
-        index = owner.receive_copy(frame(reply), 1)
-        assert index is not None
-        assert producer.enqueue(index, None, DEFAULT, FAR)
-
-    enqueue(b"R.whole")
-    whole = Killed(consumer(parts, parts.new_serial(), lambda: bytes(owner.view)), 0)
+    owner = QueueOwner(parts)
+    owner.enqueue(b"R.whole")
+    whole = Killed(consumer(parts, parts.new_serial(), lambda: bytes(owner.ledger.view)), 0)
     assert whole.told == [b"R.whole"]
     outcomes = set()
     for kill_at in whole.changes:
         reply, dead = b"R.%d" % kill_at, parts.new_serial()
         parts.ran.clear()
-        enqueue(reply)
+        owner.enqueue(reply)
         killed = Killed(consumer(parts, dead), kill_at)
         outcomes.add(await outcome(parts, dead, killed, reply))
-        producer.expire(1)
-        assert owner.held == 0, "the pusher has its entry and its room back"
+        owner.producer.expire(1)
+        assert owner.ledger.held == 0, "the pusher has its entry and its room back"
     assert outcomes == {(False, False), (True, False), (True, True)}
 
 
@@ -162,9 +152,7 @@ def withdrawer(parts: HostParts, serial: int, reply: bytes) -> Act:
         loop = asyncio.new_event_loop()
         owner = LockedLedger(parts.directory, serial)
         producer = Producer(owner, parts.queues, loop, lambda index: None)
-        index = owner.receive_copy(frame(reply), 1)
-        assert index is not None
-        assert producer.enqueue(index, None, DEFAULT, FAR)
+        enqueue(owner, producer, reply)
         ran = []
 
         def start(data: bytes, claimed: ClaimedRequest) -> None:

@@ -15,28 +15,21 @@ from ajhost.ledger.states import Claim
 from ajhost.protocol.frames import scan
 from ajhost.roles.shared_queue import claim
 from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
-from ajhost.roles.shared_queue.producer import Producer
-from ajhost.roles.shared_queue.token_queues import DEFAULT
 from ajhost.roles.supervisor.recovery.remains import Remains
-from tests.support.host_parts import HostParts, frame
+from tests.support.host_parts import FAR, HostParts, QueueOwner, frame
 from tests.support.killed_child import Act, Stopped
 from tests.support.memory_ledger import ledger_in_memory
 
-FAR = 1 << 61
 REPLY = b"R.1"
 
 
-class Owner:
+class Owner(QueueOwner):
     """A process that has a request in the shared queue."""
 
     def __init__(self, parts: HostParts) -> None:
-        self.ledger = LockedLedger(parts.directory, parts.new_serial())
-        self.producer = Producer(self.ledger, parts.queues, asyncio.get_running_loop(), lambda index: None)
-        index = self.ledger.receive_copy(frame(REPLY), 1)
-        assert index is not None
-        self.index = index
-        assert self.producer.enqueue(index, None, DEFAULT, FAR)
-        self.token = Token(self.ledger.serial, index, self.ledger.state(index)[0], FAR)
+        super().__init__(parts)
+        self.index = self.enqueue(REPLY)
+        self.token = Token(self.ledger.serial, self.index, self.ledger.state(self.index)[0], FAR)
 
     def refuses(self) -> bool:
         """Whether it answers the request itself, as for an operator who cancels it."""

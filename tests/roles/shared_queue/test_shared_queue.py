@@ -21,10 +21,8 @@ from ajhost.roles.shared_queue.consumer import ClaimedRequest, Consumer, Origin
 from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue, queue_names, queue_of
 from ajhost.settings.sections import HandlerSettings
-from tests.support.host_parts import frame
+from tests.support.host_parts import FAR, frame
 from tests.support.waiting import until
-
-FAR = 1 << 61
 
 
 def tokens_in(owner: LockedLedger) -> list[Token]:

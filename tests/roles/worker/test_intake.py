@@ -28,18 +28,15 @@ from ajhost.protocol.request_headers import known_deadline
 from ajhost.protocol.task_record import read_task
 from ajhost.roles.handlers import LoadedHandler
 from ajhost.roles.messages import GenerationSpec, WorkerSpec
-from ajhost.roles.shared_queue.producer import Producer
 from ajhost.roles.shared_queue.token_queues import DEFAULT, TokenQueue, open_queue
 from ajhost.roles.supervisor.recovery.answer_and_requeue import AnswerAndRequeue
 from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.worker.composition import WorkerParts
 from ajhost.roles.worker.request import BEGINNING
 from ajhost.settings.sections import HandlerSettings, NatsSettings, PythonSettings, WorkerSettings
-from tests.support.host_parts import DIED, GEOMETRY, STANDBY, HostParts, body, frame, lying
+from tests.support.host_parts import DIED, FAR, GEOMETRY, STANDBY, HostParts, QueueOwner, body, enqueue, frame, lying
 from tests.support.killed_child import Act, Killed
 from tests.support.waiting import until
-
-FAR = 1 << 61
 
 
 class IntakeHarness(WorkerParts):
@@ -306,9 +303,8 @@ async def _start(
     ours, _ = pair()
     one = IntakeHarness(parts.directory, serial, parts.queues, Channel(ours), handler)
     if kind == "own":
-        for index, reply in enumerate(replies):
-            assert one.ledger.receive_copy(frame(reply), 1) == index
-            assert one.producer.enqueue(index, None, DEFAULT, FAR)
+        for number, reply in enumerate(replies):
+            assert enqueue(one.ledger, one.producer, reply) == number
     watch(lambda: (bytes(one.ledger.view), lying(parts.queues[0]), len(ran)))
     if kind == "received":
         one.receive(*replies)
@@ -317,25 +313,17 @@ async def _start(
     await one.idle()
 
 
-def others(parts: HostParts) -> tuple[LockedLedger, Producer]:
-    """Somebody who enqueues, and lives."""
-    owner = LockedLedger(parts.directory, parts.new_serial())
-    return owner, Producer(owner, parts.queues, asyncio.get_running_loop(), lambda index: None)
-
-
 @pytest.mark.parametrize("kind", ["received", "own", "pulled"])
 async def test_a_worker_killed_between_any_two_instructions_answers_for_what_began_and_nothing_else(
     parts: HostParts, kind: str
 ) -> None:
-    owner, producer = others(parts)
+    other = QueueOwner(parts)
 
     def prepare(replies: list[bytes]) -> None:
         parts.ran.clear()
         parts.answers.clear()
         for reply in replies if kind == "pulled" else ():
-            index = owner.receive_copy(frame(reply), 1)
-            assert index is not None
-            assert producer.enqueue(index, None, DEFAULT, FAR)
+            other.enqueue(reply)
 
     whole = [b"R.0.0", b"R.0.1"]
     prepare(whole)
@@ -343,7 +331,7 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
     read_task(body(0))
     known_deadline(b"")
     changes = Killed(starter(parts, parts.new_serial(), whole, kind), 0).changes
-    producer.expire(1)
+    other.producer.expire(1)
     seen = set()
     for kill_at in changes:
         replies, serial = [b"R.%d.%d" % (kill_at, i) for i in range(2)], parts.new_serial()
@@ -357,8 +345,8 @@ async def test_a_worker_killed_between_any_two_instructions_answers_for_what_beg
         await parts.recover(Remains(ledger))
         ledger.close()
         await parts.settle()
-        producer.expire(1)
-        assert owner.held == 0, kill_at
+        other.producer.expire(1)
+        assert other.ledger.held == 0, kill_at
         assert set(killed.told) <= began, "it ran, and nobody answers for it"
         assert len(began) <= before + 1, "nothing counts as started before its turn"
         assert parts.answers == {reply: ["worker died: here"] for reply in began}, kill_at
@@ -375,17 +363,15 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     parts: HostParts, channel: Channel, kind: str, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The supervisor looks at one that hangs while it stands still; `between` is after its store of STARTED."""
-    owner, producer = others(parts)
+    other = QueueOwner(parts)
     ran: list[str] = []
 
     async def handler(task: Task) -> None:
         ran.append(task.id)
 
     one = IntakeHarness(parts.directory, parts.new_serial(), parts.queues, channel, handler)
-    giver, lends = (one.ledger, one.producer) if kind == "own" else (owner, producer)
-    index = giver.receive_copy(frame(b"R.1"), 1)
-    assert index is not None
-    assert lends.enqueue(index, None, DEFAULT, FAR)
+    lender = one if kind == "own" else other
+    enqueue(lender.ledger, lender.producer, b"R.1")
     real = LockedLedger.start
 
     def relieve(now: str) -> None:
@@ -408,19 +394,17 @@ async def test_a_worker_that_is_relieved_where_a_request_begins_keeps_it_only_if
     monkeypatch.undo()
     relieve("after")
     await parts.settle()
-    producer.expire(1)
+    other.producer.expire(1)
     assert (ran, parts.ran) == (([], [b"R.1"]) if moment == "before" else (["0"], []))
     assert parts.answers == {}
-    assert owner.held == 0
+    assert other.ledger.held == 0
 
 
 async def test_a_worker_that_dies_where_it_learns_that_its_request_was_moved_is_not_answered_for(
     parts: HostParts,
 ) -> None:
-    owner, producer = others(parts)
-    index = owner.receive_copy(frame(b"R.1"), 1)
-    assert index is not None
-    assert producer.enqueue(index, None, DEFAULT, FAR)
+    other = QueueOwner(parts)
+    owner, index = other.ledger, other.enqueue(b"R.1")
     dead = LockedLedger(parts.directory, parts.new_serial())
     owner.revoke(index, 1)
     dead.start(dead.start_pulled(1), 1, b"R.1", b"i", b"t", 0, 1, (owner.serial, index, 1))
@@ -435,7 +419,7 @@ async def test_a_worker_that_goes_on_while_somebody_is_about_to_answer_for_it_is
     parts: HostParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It overwrites its chunk then, and what is read there may be another request."""
-    owner, _ = others(parts)
+    owner = LockedLedger(parts.directory, parts.new_serial())
     owner.view[owner.chunk_at : owner.chunk_at + 200] = (frame(b"R.1") + bytes(200))[:200]
     index = owner.receive(owner.chunk_at, len(frame(b"R.1")), 1)
     owner.set_deadline(index, 1)
@@ -462,7 +446,7 @@ async def test_only_what_came_before_a_servers_restart_is_refused_more_than_once
     out, now = parts.standby.transport.out, time.monotonic()
     RestartWindow(parts.standby.ledger).open(now, 10.0)
     out.confirm()
-    owner, _ = others(parts)
+    owner = LockedLedger(parts.directory, parts.new_serial())
     came = int((now - 0.5 + asked_after) * 1e9)
     owner.view[owner.chunk_at : owner.chunk_at + len(frame(b"R.1"))] = frame(b"R.1")
     index = owner.receive(owner.chunk_at, len(frame(b"R.1")), came)
