@@ -1,4 +1,5 @@
-"""The consumer of the shared queue: a worker with a free slot takes tokens, and starts the requests that they name.
+"""The consumer of the shared queue: by it a worker with a free slot decides which waiting request starts next. It takes
+tokens of each queue in turn, tries again for `host_concurrency`, and leaves what is too late to its owner.
 
 The kernel stores a token straight into the header of this process's ledger, so a SIGKILL between two lines loses none.
 The token stays there until the request has started: if this process dies or hangs before, the supervisor moves it.

@@ -1,4 +1,5 @@
-"""One queue of tokens that all processes of the host share; a route with its own limit has a queue of its own."""
+"""One queue of tokens that all processes of the host share; a route with its own limit has a queue of its own.
+One that somebody has shut down is made anew."""
 
 from __future__ import annotations
 

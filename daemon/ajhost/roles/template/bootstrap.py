@@ -1,8 +1,8 @@
-"""The program of a template process: makes `ajhost` importable in the handlers' interpreter, and runs the template.
+"""The program of a template process: makes `ajhost` importable in the handlers' interpreter (`python.interpreter`), or
+reports what is wrong with that one, and runs the template. Its timer in C ends imports at `import_timeout`.
 
 The supervisor starts it by its path. The interpreter may belong to a virtual environment without ajhost, or be an old
-version, so this file uses the standard library and the syntax of Python 3.6 alone. Problems are sent on the channel, in
-the JSON of `roles/messages.py`.
+version, so this file uses the standard library and the syntax of Python 3.6 alone.
 """
 
 import faulthandler

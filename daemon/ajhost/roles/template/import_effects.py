@@ -1,9 +1,9 @@
-"""Finds what the imports of the handlers have left in the template: descriptors, threads, children, signals, limits,
-functions that they have replaced.
+"""Finds what the imports of the handlers have left in the template (descriptors, threads, children, signals, limits,
+functions that they have replaced), and decides, by `python.allow_open` and `preload`, what of it refuses a start, a
+reload or a check, and what is a warning.
 
 A worker is a fork of the template (fork(2)). It shares every open file description with all other workers: two workers
-would read each other's answers from one connection. It has none of the template's threads, timers and children. The
-template reports what it finds. `verdict` decides what is refused, for a start, a reload and `ajhost check`.
+would read each other's answers from one connection. It has none of the template's threads, timers and children.
 """
 
 from __future__ import annotations
