@@ -1,4 +1,5 @@
-"""The status of a process's NATS connection: how the process writes it into its ledger, and how others read it."""
+"""The states of a process's NATS connection and the reasons why it has none, as the process writes them into its
+ledger, and as others read them. `core/connection_table.py` decides which state follows which."""
 
 from __future__ import annotations
 

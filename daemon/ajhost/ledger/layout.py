@@ -1,4 +1,5 @@
-"""The ledger's layout: every word of the shared file, with its writer and its meaning.
+"""The ledger's layout: every word of the shared file, with its writer and its meaning. Decides how large its parts are
+for a number of requests and the server's `max_payload`; `roles/ledger_sizes.py` knows those numbers.
 
 Every word of the header and of an entry is a row of this file. Each is stored through a native `memoryview.cast("Q")`:
 one aligned 8-byte store, which a SIGKILL cannot tear (`struct.pack_into("<Q")` stores byte by byte).
@@ -47,8 +48,6 @@ class HeaderWord(int):
 
 
 class Word:
-    """The words of the header."""
-
     # fmt: off
     MAGIC = HeaderWord(0, MAKER, "Marks the file as a ledger. The maker writes it last, so the header is whole.")
     LAYOUT = HeaderWord(1, MAKER, "The number of this layout, `LAYOUT`.")

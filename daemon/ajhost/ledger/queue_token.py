@@ -1,4 +1,5 @@
 """Tokens of the shared queue: a token is a datagram that names an entry of a process's ledger, without its payload.
+Decides whether the request of a token may still be started.
 
 One entry has one valid token at a time, and the kernel gives a datagram to one receiver. So only the process that
 received the token may start the request.

@@ -1,4 +1,5 @@
-"""The states of a ledger entry as a table: for each event the states before and after it, and the writer.
+"""The states of a ledger entry as a table: for each event the states before and after it, and the writer. A second
+table decides whether a consumer's claim of a waiting request has won.
 
 Every change of an entry's state is a row here. Each event is the method of that name of `ledger.writer.LedgerWriter`,
 or of `ledger.view.Ledger` where another process writes. Those methods store without a check, since they run for each

@@ -1,4 +1,5 @@
-"""A ledger as other processes see it: all that they read, and the few words that they write in place of the owner."""
+"""A ledger as other processes see it: all that they read, and the few words that they write in place of the owner, such
+as claims and revocations. Refuses a file of another layout, and restores a header that a stray write has changed."""
 
 from __future__ import annotations
 
@@ -84,10 +85,7 @@ class Entry:
 
 
 class Ledger:
-    """A ledger as other processes see it.
-
-    :raises LedgerError: when the buffer holds no ledger of this layout, or one cut short.
-    """
+    """:raises LedgerError: when the buffer holds no ledger of this layout, or one cut short."""
 
     __slots__ = (
         "_made", "chunk_at", "chunk_prepared", "chunk_size", "entries", "generation", "serial", "slot",
@@ -297,7 +295,6 @@ class Ledger:
         return self.words[Word.DRAINED_EPOCH] == self.words[Word.EPOCH]
 
     def connection(self) -> ConnectionStatus:
-        """Returns the status of the owner's NATS connection."""
         return read_connection(self.words, self.view)
 
     def frame(self, index: int) -> bytes:

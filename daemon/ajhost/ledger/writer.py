@@ -1,4 +1,5 @@
-"""A ledger as its owner writes it. Each method that changes a state is a row of `ledger/states.py`.
+"""A ledger as its owner writes it. Each method that changes a state is a row of `ledger/states.py`. Decides which entry
+is used next, and by when a refusal must have left (0.25 s), or the supervisor answers.
 
 The state word is stored last, so a SIGKILL in between leaves the previous state. Where another process may write as
 well, the method first stores its state and then reads the other's word: at least one of the two sees the other.

@@ -1,7 +1,7 @@
-"""Reads credentials from files that nsc, nk and editors write.
+"""Reads the content of credentials files as nsc, nk and editors write them: a user's JWT and seed, a password, a token.
+Decides what is wrong with one, and the words for a JWT that has expired or is not valid yet.
 
-A byte order mark, CRLF, blank lines, indentation and a missing newline at the end make no difference. Errors name what
-cannot be used, without a secret.
+A byte order mark, CRLF, blank lines, indentation and a missing newline at the end make no difference.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _JWT_PARTS = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{86}\Z")
 
 
 class CredentialsError(ValueError):
-    """A file has no credential. The text continues a sentence that begins with the file's name."""
+    """A file has no credential. The text continues a sentence that begins with the file's name, and shows no secret."""
 
 
 @dataclass(frozen=True, slots=True)

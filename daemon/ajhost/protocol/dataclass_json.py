@@ -1,4 +1,5 @@
-"""Makes dataclasses of decoded JSON that another process of the host has written, of this version or another.
+"""Makes dataclasses of JSON that another process of the host has written: messages, `state.json`, a status. Names a
+part that does not fit, or ignores one of a later version where the caller allows it.
 
 `orjson.dumps` writes them. Annotations may be nested dataclasses, paths, tuples, mappings and optional parts.
 """

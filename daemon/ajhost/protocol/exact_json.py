@@ -1,4 +1,4 @@
-"""Reads JSON of other programs without losing a digit.
+"""Reads JSON of other programs without losing a digit. Refuses NaN, Infinity, and numbers beyond a double, as `1e999`.
 
 orjson turns an integer that 64 bits cannot hold into a float, silently. Payloads and dependency results hold such
 integers (bank references, Ethereum amounts, numeric(38) of a database), so a text that may have one is read again by

@@ -1,4 +1,6 @@
-"""Encodes what handlers return as JSON: by orjson, and by pydantic's encoder what orjson does not know.
+"""Encodes what handlers return as JSON: by orjson, and by pydantic's encoder what orjson does not know. Finds what JSON
+cannot express (`invalid result:`), NaN for example, and names its place and type. A result that itself is bytes, a str
+or None is sent as it is (`roles/worker/handler_outcome.py`).
 
     float, int, str, None, dict, list ...    as JSON has them; integers of any size; NaN and infinities are errors
     dataclass, attrs, TypedDict, Enum, UUID  fields, items, value, text
@@ -9,8 +11,7 @@
     bytes                                    base64 of the standard alphabet, as Go's `encoding/json` has it
     numpy scalars and arrays                 numbers, lists
 
-`docs/handlers.md` has the same table, which a test compares with what this module does. A result that itself is bytes,
-a str or None is not encoded, but sent as it is (`roles/worker/handler_outcome.py`).
+`docs/handlers.md` has the same table, which a test compares with what this module does.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The outcomes of a request: each request has exactly one."""
+"""The outcomes of a request, one for each: completed, failed (the router tries again) or terminated (it does not)."""
 
 from __future__ import annotations
 

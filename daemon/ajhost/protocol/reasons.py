@@ -1,4 +1,5 @@
-"""The stable words with which an error text begins: people and alert rules match them. They never change."""
+"""The stable words with which an error text begins: people and alert rules match them. They never change. What follows
+the word is composed by the module that finds the reason."""
 
 from __future__ import annotations
 

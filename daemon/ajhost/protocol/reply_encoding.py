@@ -1,4 +1,5 @@
-"""Encodes replies: a result unless it is too large, or a header with an error, whose text is made to fit.
+"""Encodes replies: a result, `result too large: ...` where the server takes less or the router could not store it, or
+an error in a header, its text made one line of at most 1,024 bytes.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """
@@ -63,7 +64,6 @@ def result_too_large(size: int, max_payload: int, task_size: int) -> Terminated:
 
 
 def too_large(size: int, max_payload: int) -> str:
-    """Says that a result of `size` bytes is more than the server takes."""
     return f"result too large: {size} bytes, the server takes {max_payload}"
 
 

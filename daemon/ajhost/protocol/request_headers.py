@@ -1,4 +1,5 @@
-"""Reads and writes a request's headers: the content type, and the deadline by which its answer must leave.
+"""Reads and writes a request's headers. Refuses another content type and a deadline that is no time (`bad request:`);
+`core/deadline_budget.py` computes by when the answer must leave.
 
 The other side is asyncjobs v0.3.0, request_reply_handler.go, and the header reader of nats.go behind it.
 """

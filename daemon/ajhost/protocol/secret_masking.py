@@ -1,4 +1,4 @@
-"""Masks secrets in a text, and recognises texts that may be secrets: passwords, tokens, seeds and keys."""
+"""Masks secrets in a text as `***`, and recognises texts that may be secrets: passwords, tokens, seeds and keys."""
 
 from __future__ import annotations
 

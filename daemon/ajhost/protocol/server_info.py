@@ -1,7 +1,7 @@
-"""Reads a NATS server's INFO, and checks it before any other module uses it.
+"""Reads and checks a NATS server's INFO. Decides what follows from its `max_payload`: the largest request to prepare
+for, 1 to 64 MiB, and the longest frame that is no error.
 
-Source: NATS client protocol, `INFO`. A malformed line ends the connection: its sender is no NATS server, or none that
-the host can work with.
+Source: NATS client protocol, `INFO`. A malformed line ends the connection: its sender is no server to work with.
 """
 
 from __future__ import annotations

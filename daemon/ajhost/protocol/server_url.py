@@ -1,4 +1,4 @@
-"""Reads the URL of a NATS server as Go's client does (net/url, nats.go `connectProto`)."""
+"""Reads the URL of a NATS server as Go's client does (net/url, nats.go `connectProto`): port, user, password, token."""
 
 from __future__ import annotations
 

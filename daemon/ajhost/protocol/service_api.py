@@ -1,4 +1,5 @@
-"""The NATS service API (ADR-32): the questions of `nats micro ls|info|stats|ping`, and a host's answers.
+"""The NATS service API (ADR-32): how a host's answers to `nats micro ls|info|stats|ping` are written, and those of
+others read. `roles/supervisor/nats_service.py` collects the figures, and answers.
 
 Source: nats-architecture-and-design, adr/ADR-32.md. One malformed reply makes `nats micro stats` fail for all services,
 so names are made to fit, and every field has its type: durations are integers of nanoseconds, `last_error` is always a

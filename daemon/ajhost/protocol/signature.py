@@ -1,4 +1,5 @@
-"""Verifies and makes task signatures: ed25519 over the fields that decide what a task does.
+"""Verifies and makes task signatures: ed25519 over the fields that decide what a task does. Says why a task is not
+trusted: not signed by a key of the settings, older than `signature.max_age`, or past its own deadline.
 
 A client that may publish on the handlers' subjects reaches a host without a router, so the host verifies signatures
 itself. The message is that of `signatureMessage` in asyncjobs v0.3.0, task.go.

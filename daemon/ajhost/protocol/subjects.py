@@ -1,4 +1,5 @@
-"""The NATS subjects on which routers ask for a route, and the reply subjects that a host may answer on."""
+"""The NATS subjects on which routers ask for a route, both of the catch-all, and the reply subjects that a host may
+answer on: none with `$` or of asyncjobs' own, by `reply_prefixes`, at most 1,024 bytes."""
 
 from __future__ import annotations
 

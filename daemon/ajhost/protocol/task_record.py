@@ -1,4 +1,5 @@
-"""Reads a task as a router sends it: JSON to a checked record.
+"""Reads a task as a router sends it: JSON to a checked record. Decides which fields a task must have, and what is wrong
+with one (`bad request:`): an id or a type longer than 255, a payload that is not base64, a time that is none.
 
 The fields and their meaning are those of `Task` in asyncjobs v0.3.0, task.go. Fields that the host does not use are
 ignored, whatever their value.

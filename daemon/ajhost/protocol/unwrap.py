@@ -1,4 +1,5 @@
-"""Decodes payloads encoded twice: base64 or JSON in a JSON text, as `ajc tasks add` and the cron scheduler send."""
+"""Decodes payloads encoded twice, for the setting `unwrap` and for typed handlers: base64 or JSON in a JSON text, as
+`ajc tasks add` and the cron scheduler send."""
 
 from __future__ import annotations
 
