@@ -1,4 +1,4 @@
-"""What handler authors import: `from ajhost import Task, TerminateTask`.
+"""What handler authors import: `from ajhost import Task, TerminateTask`. What a task shows, and the errors that end it.
 
 A handler is a function of the task, of its payload, or of both:
 

@@ -1,13 +1,12 @@
 """Counts what became of each attempt, by route, and logs it in one record, in the process that answered it.
+Decides the level, and how many records of one reason are written before the rest are only counted.
 
 completed            DEBUG, or INFO with `[log] tasks = "all"`
 AJ-Terminate         INFO when the handler asked for it, else WARNING
 an exception         ERROR, with its traceback, where the handler raised it
 any other AJ-Error   WARNING
 refused              WARNING, once in 30 s for each reason, then with a count
-`[log.limits]`       at most so many of a reason in 30 s, then a count
-
-Records that are kept back are counted, and one record reports the count.
+`[log.limits]`       at most so many of a reason in 30 s, then one record with the count of the others
 """
 
 from __future__ import annotations

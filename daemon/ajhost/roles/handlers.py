@@ -1,4 +1,5 @@
-"""Loads handlers: makes something that can be called of `module:function`, and reports every problem at once."""
+"""Loads handlers, lifespan and middleware: finds what `module:function` names, or what it may have meant, decides
+whether a handler runs on the loop or in a thread, and reports every problem at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Computes how large ledgers are, and whether the runtime directory has room for them."""
+"""Computes how large ledgers are, and for a check whether the runtime directory has room for them."""
 
 from __future__ import annotations
 

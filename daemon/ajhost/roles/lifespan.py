@@ -1,5 +1,5 @@
 """The lifespan of a worker: what may be one, and how a worker enters it before it joins the queue group and leaves it
-after its last reply.
+after its last reply, within `start_timeout` and `stop_timeout`.
 
     async def lifespan(worker: Worker):
         async with httpx.AsyncClient() as http:

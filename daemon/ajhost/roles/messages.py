@@ -1,4 +1,5 @@
-"""Every message on the channels between supervisor, templates and workers, and its way through JSON.
+"""Every message on the channels between supervisor, templates and workers, and its way through JSON. A
+`GenerationSpec`, which is a part of some, composes the names that the host's connections have in a server's lists.
 
 On a channel a message is an object with one key, its class, whose value has the fields. Both ends run the same version
 of ajhost as a rule; `decode` says what is wrong if they do not.

@@ -1,4 +1,4 @@
-"""Middleware: what is called around every handler, the first of `python.middleware` outermost.
+"""Middleware: what may be one, and its call around every handler, the first of `python.middleware` outermost.
 
 async def traced(task, call):
     with tracer.start_as_current_span(task.type):

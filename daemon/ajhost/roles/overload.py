@@ -1,4 +1,5 @@
-"""Says when a request is refused with `overloaded:`, by a worker or by the standby: the host has no room for it."""
+"""The texts `overloaded: ...` of workers and the supervisor, and whether `backlog` requests wait already. That there is
+no room find `worker/intake.py` and `supervisor/standby.py`, no thread `worker/thread_pool.py`."""
 
 from __future__ import annotations
 

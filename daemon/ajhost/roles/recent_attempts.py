@@ -1,4 +1,5 @@
-"""The last attempts that did not complete, of all processes of the host: each writes a ring, the page reads them all.
+"""The last 200 attempts that did not complete, for the page and `ajhost attempts`: each process of the host writes a
+ring, and who asks reads them all.
 
 A ring is a file of the runtime directory that outlives its writer: after a crash it still has the attempts before.
 """

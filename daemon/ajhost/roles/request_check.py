@@ -1,4 +1,6 @@
-"""Decides whether a request can be served, by which handler, and by when, for workers and for the last resort."""
+"""Decides whether a request can be served, by which handler and by when, for workers and for the last resort, else
+refuses it: as `unknown task type:`, `deadline exceeded:`, or `bad request:` with what `protocol/task_record.py` and
+`protocol/signature.py` find. Ignores a request whose reply subject no host answers (`protocol/subjects.py`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A start without the queue group, for `ajhost check`: the same imports, the same fork, one worker made and ended.
+Checks what else a start needs, too: the runtime directory and its room, descriptors, and the port of `[http]`.
 
 The worker is the real one. It connects to a server of this module's own, on a ledger in a directory of its own, so that
-it neither gets a task nor touches a host that runs. Checks what else a start needs, too: the runtime directory and its
-room, descriptors, and the port of `[http]`.
+it neither gets a task nor touches a host that runs.
 """
 
 from __future__ import annotations

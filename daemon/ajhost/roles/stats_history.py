@@ -1,4 +1,5 @@
-"""Computes rates and quantiles of the last minute, from the routes' statistics of a minute ago and of now.
+"""Computes the figures of the last minute: rates and quantiles of each route, of its statistics of a minute ago and of
+now, and a worker's share of a CPU.
 
 The supervisor takes samples now and then and keeps them in a file, so that `ajhost status`, which asks no process, can
 compare with them. If the supervisor hangs, the period is longer.

@@ -1,4 +1,4 @@
-"""pytest fixtures, found by themselves where ajhost is installed.
+"""The pytest fixtures `ajhost_host` and `ajhost_nats`, found by themselves where ajhost is installed.
 
 def test_a_mail_is_sent(ajhost_host):
     host = ajhost_host("shop.mail:send")

@@ -1,4 +1,5 @@
 """Makes tasks by hand, and runs a handler as a worker does: with the same binding, executor, deadline and encoding.
+Ends code that swallows its cancellation, and collects the task's log records.
 
 The code for a router's requests reads the tasks, so a handler sees what it would see of a router's.
 """
