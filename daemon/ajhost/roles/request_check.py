@@ -1,6 +1,6 @@
-"""Decides whether a request can be served, by which handler and by when, for workers and for the last resort, else
-refuses it: as `unknown task type:`, `deadline exceeded:`, or `bad request:` with what `protocol/task_record.py` and
-`protocol/signature.py` find. Ignores a request whose reply subject no host answers (`protocol/subjects.py`)."""
+"""Checks requests for workers and for the last resort. It answers `unknown task type:`, `bad request:` or, when the
+deadline has passed already, `deadline exceeded:`, by what others find: `protocol/task_record.py`, `signature.py` and
+`subjects.py`, `core/route_match.py`, which chooses the handler, and `core/deadline_budget.py`."""
 
 from __future__ import annotations
 
