@@ -1,6 +1,6 @@
-"""Asks the supervisor, once, to replace this worker: it has started its `max_tasks`, which are counted here, has code
-that cannot be stopped, got a SIGTERM, lost the loop's SIGCHLD, or its lifespan has ended. The supervisor orders it to
-leave when the replacement serves. For its memory `roles/supervisor/memory_limit.py` has it replaced."""
+"""Asks the supervisor, once, to replace this worker, which leaves when the replacement serves. Counts `max_tasks`;
+other reasons are found by `deadline_enforcement.py` (code that cannot be stopped), `signals.py` and `roles/lifespan.py`
+(its early end). The supervisor itself watches the memory (`roles/supervisor/memory_limit.py`)."""
 
 from __future__ import annotations
 
