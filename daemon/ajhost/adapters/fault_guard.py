@@ -1,4 +1,4 @@
-"""Keeps a process working: an exception of a job is logged and counted, and the other jobs go on."""
+"""Keeps the supervisor working: an exception of a job is logged, and counted for a metric, and the other jobs go on."""
 
 from __future__ import annotations
 

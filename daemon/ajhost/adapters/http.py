@@ -1,4 +1,5 @@
-"""An HTTP server for a few pages, in the event loop of its caller, and who may see them. The only importer of uvicorn.
+"""An HTTP server for a few pages, with limits of connections, time and viewers (503). Decides who may see a page: the
+token (401), the Host header (421). `roles/supervisor/http_endpoints.py` has the pages. The only importer of uvicorn.
 
 `uvicorn.Server.serve` installs signal handlers, and waits for open connections at a stop. The supervisor has handlers
 of its own and must stop at once, so `startup` and `main_loop` are called here one by one.

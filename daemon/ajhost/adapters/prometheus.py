@@ -1,4 +1,5 @@
-"""Writes statistics in Prometheus' text format. The only importer of its client library.
+"""Writes statistics in Prometheus' text format: the name, labels and help text of each metric, and which series begin
+at 0. The only importer of its client library.
 
 Labels are few: slots, states, outcomes, the stable words, and the routes of the settings. Names follow
 https://prometheus.io/docs/practices/naming/: seconds and bytes, `_total` for what only grows.

@@ -1,4 +1,4 @@
-"""Permits that all processes of a host share: a limited number at once, none of which is lost when its holder dies.
+"""Permits that all processes of a host share (`host_concurrency`): a limited number, none lost when its holder dies.
 
 Each permit is a record lock (fcntl(2)) on one byte of a file. The kernel releases it when its process ends in any way,
 and a child that a handler forks does not have it. A process must open the file only once, since closing any descriptor

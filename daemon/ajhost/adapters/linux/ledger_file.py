@@ -1,4 +1,5 @@
-"""Makes, maps, locks and removes ledger files. The only module that opens them.
+"""Makes, preallocates, maps, locks and removes ledger files, restores one that was truncated, and renames one that is
+none. The only module that opens them.
 
 A file is preallocated, so that a full runtime directory is an `OSError` (ENOSPC) at once and never a SIGBUS later. If
 another program truncates a file, an access beyond its new end is a SIGBUS (mmap(2)). A supervisor therefore checks the

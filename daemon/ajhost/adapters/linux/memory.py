@@ -1,4 +1,5 @@
-"""Gives free memory back to the kernel, and counts the processes that it has killed for lack of memory."""
+"""Gives free memory back to the kernel, and counts the processes that it has killed for lack of memory (`max_memory` is
+compared by `roles/supervisor/memory_limit.py`)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Texts for what the kernel refuses: the call or file, and the limit behind the error number.
-
+"""Texts for what the kernel refuses, also to a handler: the call or file, and the limit behind the error number.
 `Resource temporarily unavailable` alone does not tell an operator whether to raise `ulimit -u`, TasksMax= or a sysctl.
 """
 

@@ -1,4 +1,5 @@
-"""The runtime directory: its owner, the lock of its host, and its files, opened so that no link or FIFO is followed.
+"""The runtime directory: refuses one of another user or that others may write to, locks it against a second host, and
+opens its files so that no link or FIFO is followed.
 
 Another user may have made a directory of that name in /tmp, with links in it: a host that used it would write to their
 targets. And the service's user may put a link or a FIFO where root's `ajhost status` reads. So the directory has to

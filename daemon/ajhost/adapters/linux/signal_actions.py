@@ -1,4 +1,5 @@
-"""Reads and writes the kernel's signal actions of this process, which Python's table of handlers does not fully show.
+"""Reads and writes the kernel's signal actions of this process, which Python's table of handlers does not fully show,
+and resets signals that a launcher has ignored or blocked.
 
 libuv installs its handler for SIGCHLD by sigaction(2) when the first sub-process starts, past Python (libuv 1.x,
 src/unix/signal.c), and does so once only: if other code replaces it, the host has to put it back.

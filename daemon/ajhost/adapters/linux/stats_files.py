@@ -1,4 +1,5 @@
-"""Files of statistics: each has one writer, and every process may read them (`runtime_directory.py`)."""
+"""Files of statistics, in which a route's counts outlast the worker that counted: the next one goes on in its file.
+Each has one writer, and every process may read them (`runtime_directory.py`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asks the kernel about a TCP connection, above all how many bytes a process has received from it.
+"""Sets keepalive and `TCP_USER_TIMEOUT`, and asks the kernel how many bytes a process has received from a connection.
 
 `tcpi_bytes_received - FIONREAD` is what recv(2) has returned. It finds the bytes that a dead worker received and could
 not record before its SIGKILL. `tests/adapters/linux/test_tcp.py` compares it with what was read.

@@ -1,4 +1,4 @@
-"""A log for attempts that fail again and again: it logs each kind of message now and then, with a count."""
+"""A log for attempts that fail again and again: each kind of message at once, then every 30 s with a count."""
 
 from __future__ import annotations
 

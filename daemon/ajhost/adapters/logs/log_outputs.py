@@ -1,4 +1,5 @@
-"""Sends log records to journald under systemd, else to stderr as readable lines, or always to stderr as JSON."""
+"""Sends log records to journald under systemd, else to stderr as readable lines, or always to stderr as JSON. Decides
+the form of both (colours, names in the JSON); that in journald: `adapters/systemd/journald.py`."""
 
 from __future__ import annotations
 

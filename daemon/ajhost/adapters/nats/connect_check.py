@@ -59,8 +59,6 @@ async def try_servers(settings: NatsSettings, subjects: Sequence[str], runtime: 
 
 
 class _Services(Sink):
-    """Collects the services' answers."""
-
     def __init__(self) -> None:
         self.told: list[ServiceInfo] = []
 

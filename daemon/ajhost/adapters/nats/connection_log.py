@@ -1,4 +1,5 @@
-"""Logs the losses and returns of a connection, without repeating itself however often they come."""
+"""Logs the losses and returns of a connection (`waiting for NATS at`), and what its server refuses, without repeating
+itself however often they come."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Credentials for a server: files are read anew for each connection, in a thread, and checked.
-
-While a file is being replaced, empty or absent, its last good contents are used, and the log says so.
+"""Credentials for a server: files are read anew for each connection, in a thread, and checked. While a file is being
+replaced, empty or absent, its last good contents are used, and the log says so. Decides whether the settings want TLS.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class CredentialsUnusable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LogInData:
-    """The credentials that `log_in.py` sends to one server, and signs its nonce with.
+    """The credentials that `connect_and_log_in.py` sends to one server, and signs its nonce with.
 
     `tls`: None for a connection that is not to be encrypted.
     """
@@ -52,7 +51,6 @@ class LogInData:
 
 
 def servers_of(settings: NatsSettings) -> tuple[Server, ...]:
-    """Returns the configured servers."""
     urls = map(read_server_url, settings.servers)
     return tuple(
         Server(url.host, url.port, tls=url.scheme == "tls", user=url.user, password=url.password, token=url.token)

@@ -1,4 +1,5 @@
-"""Opens a connection to the first of a server's addresses that answers, all within one attempt (RFC 8305).
+"""Opens a connection to the first of a server's addresses that answers, all within one attempt, the next one 0.25 s
+after one that has not answered (RFC 8305). Says why none has answered.
 
 uvloop's `sock_connect` looks up even literal addresses in libuv's threads, which handlers may have filled, so sockets
 are opened by connect(2) itself.

@@ -1,4 +1,5 @@
-"""Replies that a server does not accept: too large for it, since it takes less than the one before, or refused.
+"""Replies that a server does not accept: replaced by `result too large` where it takes less from this user, or less
+than the server before; counted as `reply refused` where the user may not publish them.
 
 The connection's sink is told, since it has counted another outcome than the one that the requester gets.
 """

@@ -1,4 +1,5 @@
-"""Writes operations and replies to a connection. Replies survive the connection.
+"""Writes operations and replies to a connection. Replies survive the connection: each is kept until the server has
+confirmed it. Finds that more than 32 MiB of replies wait, so that no request is read or started.
 
 A reply that the kernel has taken may not have reached the server, nor the requester. So its ledger entry is released
 when the server has read it, and it may be sent again (`core/retransmit.py`).
@@ -38,8 +39,6 @@ class WriterEvents(Protocol):
 
 
 class ReplyWriter:
-    """Writes replies and operations to one connection after the other."""
-
     def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, events: WriterEvents, sink: Sink) -> None:
         self._loop = asyncio.get_running_loop()
         self._ledger, self._events, self._sink = ledger, events, sink

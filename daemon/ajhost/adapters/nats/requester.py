@@ -1,4 +1,5 @@
-"""Short connections of commands: to ask for a server's limit, and to send one request."""
+"""Short connections: of a start, which waits for a server to ask for its limit, and of `ajhost call`, to send requests
+and await each one's first reply."""
 
 from __future__ import annotations
 
@@ -135,8 +136,6 @@ async def _connected(connection: Connection, inbox: str, settings: NatsSettings)
 
 
 class _Replies(Sink):
-    """The sink of a connection that awaits replies."""
-
     def __init__(self) -> None:
         self._awaited: dict[bytes, asyncio.Future[tuple[str, Reply]]] = {}
 

@@ -1,4 +1,5 @@
-"""Looks up the names of servers, in threads of their own.
+"""Looks up the names of servers, in threads of their own. If that fails, `core/connection_machine.py` uses the
+addresses of before.
 
 Neither the loop's executor nor libuv's threads are used: handlers may have filled both with look-ups of their own.
 """

@@ -1,4 +1,5 @@
-"""The subscriptions of a connection, and those that the server refused."""
+"""Makes and ends the subscriptions of a connection, the queue group's and those of `nats micro`, and knows which the
+server refused."""
 
 from __future__ import annotations
 

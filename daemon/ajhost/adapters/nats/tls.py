@@ -1,4 +1,5 @@
-"""TLS with a server: the client's context, the session, and the certificate authorities that an interpreter trusts."""
+"""TLS with a server: the client's context, the session, what a failed handshake tells an operator, and the certificate
+authorities that an interpreter trusts. `credentials.py` decides whether TLS is wanted."""
 
 from __future__ import annotations
 

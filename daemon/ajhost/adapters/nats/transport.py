@@ -1,4 +1,5 @@
-"""Receives the bytes of one NATS connection after another into a ledger's receive buffer, and parses them there.
+"""Receives the bytes of one NATS connection after another into a ledger's receive buffer, and parses them there. Stops
+reading while no ledger entry is free or too many replies wait, and replaces a socket that a handler has closed.
 
 All messages of one read become ledger entries before any is handed on. Replies go straight to the kernel.
 """
@@ -34,8 +35,6 @@ _FENCED_EPOCH = int(Word.FENCED_EPOCH)
 
 
 class LedgerTransport:
-    """One NATS connection after another, through one ledger."""
-
     def __init__(self, ledger: LedgerWriter, restart_window: RestartWindow, sink: Sink, driver: Driver) -> None:
         self.ledger = ledger
         self._words = ledger.words

@@ -1,4 +1,4 @@
-"""Asks `systemctl` which job systemd runs for this process's unit. sd_notify(3) has no message for it."""
+"""Finds whether systemd is about to start this unit again: asks `systemctl`, as sd_notify(3) has no message for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Sends log records and printed lines to journald without blocking, and bounds blocking writes to stdout and stderr.
+"""Sends log records and printed lines to journald, in its fields, without blocking; counts what it drops. Bounds
+blocking writes to stdout and stderr.
 
 `sendv` of systemd's Python binding blocks with the interpreter's lock held while journald's socket is full. A stalled
 journald would stop every thread of the supervisor and of all workers. Here a record that does not fit into the socket
@@ -129,7 +130,6 @@ class JournalHandler(RecordHandler):
         self._send(text_of(record), priority_of(record.levelno), place | labels_of(record))
 
     def print_line(self, _: str, text: str, priority: int, labels: Mapping[str, str]) -> None:
-        """Sends a printed line."""
         self._send(text, priority, labels)
 
     def _send(self, text: str, priority: int, more: Mapping[str, str]) -> None:
@@ -137,7 +137,6 @@ class JournalHandler(RecordHandler):
         self.journal.send(b"".join(field(name.upper(), value) for name, value in fields.items()))
 
     def close(self) -> None:
-        """Closes the journal as well."""
         self.journal.close()
         super().close()
 

@@ -1,4 +1,5 @@
-"""The supervisor's notifications to systemd, and systemd's file descriptor store: sd_notify(3).
+"""The supervisor's notifications to systemd (ready, status, watchdog, more time) and systemd's file descriptor store:
+sd_notify(3). Says what the unit lacks. `roles/supervisor/shutdown.py` decides how much time a stop asks for.
 
 Messages are sent on a non-blocking socket. libsystemd's sd_notify blocks while PID 1 is busy (a `daemon-reload` takes a
 second), and the supervisor would supervise nothing meanwhile. A message that does not fit into the socket is queued,
