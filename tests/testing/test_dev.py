@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -30,8 +30,8 @@ ENV = {**os.environ, "PYTHONPATH": FOLDER, "NO_COLOR": "1"}
 LIMIT = 30.0
 
 
-def command(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return forked_commands.run(*forked_commands.PROGRAM, *arguments, env=ENV, directory=cwd, timeout=LIMIT)
+def command(*arguments: str, cwd: Path, variables: Mapping[str, str] = ENV) -> subprocess.CompletedProcess[str]:
+    return forked_commands.run(*forked_commands.PROGRAM, *arguments, env=variables, directory=cwd, timeout=LIMIT)
 
 
 class Dev:
@@ -98,9 +98,9 @@ def project(tmp_path: Path) -> Path:
 def dev(project: Path) -> Iterator[Callable[..., Dev]]:
     running: list[Dev] = []
 
-    def start(*arguments: str, colours: bool = False) -> Dev:
-        env = {**ENV, "NO_COLOR": "", "TERM": "xterm"} if colours else {**ENV, "TERM": "dumb"}
-        running.append(Dev(project, *arguments, env=env))
+    def start(*arguments: str, colours: bool = False, variables: Mapping[str, str] = ENV) -> Dev:
+        terminal = {"NO_COLOR": "", "TERM": "xterm"} if colours else {"TERM": "dumb"}
+        running.append(Dev(project, *arguments, env={**variables, **terminal}))
         return running[-1]
 
     yield start
@@ -108,9 +108,9 @@ def dev(project: Path) -> Iterator[Callable[..., Dev]]:
         one.close()
 
 
-def call(project: Path, *arguments: str) -> tuple[int, str]:
+def call(project: Path, *arguments: str, variables: Mapping[str, str] = ENV) -> tuple[int, str]:
     """`ajhost call` in the project, as from a second terminal: its status, and what it said."""
-    done = command("call", *arguments, cwd=project)
+    done = command("call", *arguments, cwd=project, variables=variables)
     return done.returncode, (done.stdout + done.stderr).strip()
 
 
@@ -321,6 +321,26 @@ def test_a_second_ctrl_c_hurries_a_host_in_a_terminal(project: Path) -> None:
     finally:
         host.close()
         server.stop()
+
+
+def test_variables_lead_a_session_and_calls_beside_it_to_no_other_server_directory_or_path(
+    project: Path, dev: Callable[..., Dev]
+) -> None:
+    variables = {
+        **ENV,
+        "AJHOST_NATS__SERVERS": '["nats://127.0.0.1:9"]',
+        "AJHOST_NATS__TOKEN": "secret",
+        "AJHOST_RUNTIME__DIRECTORY": str(project / "elsewhere"),
+        "AJHOST_PYTHON__PATH": "[]",
+        "AJHOST_WORKERS__COUNT": "5",
+    }
+    session = dev("email:new=handlers:send", "--workers", "1", variables=variables)
+    session.until("ready: 1 workers serve")
+    status, said = call(project, "email:new", '{"to": "ada"}', variables=variables)
+    assert (status, json.loads(said)["sent"]) == (0, "ada")
+    report = command("status", "--json", cwd=project, variables=variables)
+    assert json.loads(report.stdout)["slots"] == 1
+    assert not (project / "elsewhere").exists()
 
 
 def test_a_debugger_has_the_terminal_and_all_the_time(project: Path, dev: Callable[..., Dev]) -> None:

@@ -51,7 +51,11 @@ def test_a_host_that_does_not_start_is_told_with_its_log(ajhost_host):
 
 
 @pytest.mark.parametrize("layout", [pytest.param("beside the tests", marks=pytest.mark.long), "in src"])
-def test_a_project_tests_its_handlers_on_a_real_host(tmp_path: Path, layout: str) -> None:
+def test_a_project_tests_its_handlers_on_a_real_host_whatever_variables_are_settings(
+    tmp_path: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AJHOST_NATS__SERVERS", '["nats://127.0.0.1:9"]')
+    monkeypatch.setenv("AJHOST_HANDLERS", '{"x": {"target": "nowhere:x"}}')
     source = tmp_path if layout == "beside the tests" else tmp_path / "src"
     source.mkdir(exist_ok=True)
     (source / "shop.py").write_text(SHOP)

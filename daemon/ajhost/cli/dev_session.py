@@ -28,6 +28,7 @@ from ajhost.protocol.exact_json import is_json
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.safe_text import printable
 from ajhost.protocol.secret_masking import without_userinfo
+from ajhost.settings.environment import remove_setting_variables
 from ajhost.settings.nats_context import context_file
 from ajhost.settings.toml_writer import development_sections, toml_text
 
@@ -38,6 +39,8 @@ STOP_PATIENCE = 0.4
 _RELOAD_PATIENCE = 600.0
 _LONG_IMPORT = 2.0
 """Seconds of an import after which a further change of a file aborts it."""
+_OWN_TABLES = ("handlers", "nats", "python", "runtime", "workers")
+"""Tables that the host has from the session alone, which has merged the variables for them into settings of `-c`."""
 _RESULT_SHOWN = 100
 _LOOK = 0.1
 _MADE_BY = "ajhost dev, process "
@@ -160,6 +163,8 @@ class DevSession:
         echo("dev: from a second terminal, in this directory: ajhost call TYPE PAYLOAD; Ctrl-C ends")
 
     async def _start_host(self) -> asyncio.subprocess.Process:
+        environ = dict(os.environ)
+        remove_setting_variables(environ, _OWN_TABLES)
         module = "ajhost.cli.debug_host" if self.debug else "ajhost"
         arguments = [] if self.debug else ["run"]
         return await asyncio.create_subprocess_exec(
@@ -167,6 +172,7 @@ class DevSession:
             stdin=None if self.debug else asyncio.subprocess.DEVNULL,
             # a debugger reads the terminal, so its process must be in the terminal's foreground process group
             start_new_session=not self.debug,
+            env=environ,
         )
 
     async def _attend(self, host: asyncio.subprocess.Process) -> bool:

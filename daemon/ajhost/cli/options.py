@@ -14,6 +14,7 @@ from click.core import ParameterSource
 from ajhost.cli import exit_status
 from ajhost.cli.dev_directory import find_settings
 from ajhost.cli.output import CommandFailed
+from ajhost.settings.environment import remove_setting_variables
 from ajhost.settings.sections import DEFAULT_FILE, Settings
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?(ms|s|m|h|d)")
@@ -23,9 +24,12 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 def _absolute_or_found(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     if context.get_parameter_source(parameter.name or "") is ParameterSource.DEFAULT:
         try:
-            return find_settings(Path.cwd()) or value.absolute()
+            found = find_settings(Path.cwd())
         except OSError:  # the current directory was removed
             return value
+        if found is not None:
+            remove_setting_variables(os.environ)  # that host has taken those that it takes into its file
+            return found
     return value.absolute()
 
 

@@ -52,7 +52,7 @@ def run(config: Path, user: str | None) -> int:
     from ajhost.settings.environment import remove_setting_variables
     from ajhost.settings.load import load
 
-    remove_setting_variables(os.environ)
+    remove_setting_variables(os.environ)  # they may be secrets, which handlers must not see
     warning = run_as_user.AS_ROOT if run_as_user.is_root() and user is None else None
     started = supervise(settings, partial(load, config, environ), warning)
     return exit_status.OK if started else exit_status.CANNOT_START

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Container, Mapping, MutableMapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_origin
@@ -31,10 +31,11 @@ def setting_variables(environ: Mapping[str, str]) -> list[str]:
     )
 
 
-def remove_setting_variables(environ: MutableMapping[str, str]) -> None:
-    """Removes the variables that are settings: they may be secrets, which handlers must not see."""
+def remove_setting_variables(environ: MutableMapping[str, str], tables: Container[str] | None = None) -> None:
+    """Removes the variables that are settings, those of these tables or all: for a process that must not see them."""
     for name in setting_variables(environ):
-        del environ[name]
+        if tables is None or name.removeprefix(PREFIX).lower().partition(DELIMITER)[0] in tables:
+            del environ[name]
 
 
 def is_text(value: str) -> bool:

@@ -24,6 +24,7 @@ from ajhost.core.timings import ROUTER_SLACK
 from ajhost.protocol.reply_encoding import error_of
 from ajhost.protocol.request_headers import encode_request
 from ajhost.protocol.task_record import encode_task, new_id
+from ajhost.settings.environment import remove_setting_variables
 from ajhost.settings.sections import NatsSettings
 from ajhost.settings.toml_writer import toml_text
 from ajhost.testing.run_handler import Outcome, payload_bytes
@@ -84,12 +85,14 @@ class TestHost:
     def start(self) -> None:
         """Starts the host, and returns when it serves. :raises HostFailed: with the host's log."""
         address = str(self._directory / "notify")
+        environ = dict(os.environ)
+        remove_setting_variables(environ)  # of another host: this one would be at its server
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications, self._log.open("wb") as log:
             notifications.bind(address)
             notifications.settimeout(0.2)
             self._process = subprocess.Popen(
                 ending_with_parent([sys.executable, "-m", "ajhost", "run", "-c", str(self.file)]),
-                env={**os.environ, **self._env, "NOTIFY_SOCKET": address},
+                env={**environ, **self._env, "NOTIFY_SOCKET": address},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
