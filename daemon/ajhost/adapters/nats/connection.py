@@ -1,4 +1,5 @@
 """One NATS connection that is made again whenever it ends, as the machine of `core/connection_machine.py` decides.
+Tells by a server's `-ERR` whether it ends the connection, or concerns a reply or a subscription.
 
 This module passes each event to the machine and executes its commands: look-ups, sockets, log-ins and subscriptions,
 as one task at a time, which `Drop` cancels. It writes the connection's status into the ledger at each change.
