@@ -1,5 +1,5 @@
-"""Decodes payloads encoded twice, for the setting `unwrap` and for typed handlers: base64 or JSON in a JSON text, as
-`ajc tasks add` and the cron scheduler send."""
+"""Decodes payloads encoded twice, as `ajc tasks add` and the cron scheduler send: base64 in a JSON text for the setting
+`unwrap`; JSON, too, for typed handlers where `roles/payload_readers.py` finds that the payload itself does not fit."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A log for attempts that fail again and again: each kind of message at once, then every 30 s with a count."""
+"""A log for attempts that fail again and again, to reach NATS for example: each kind of message at once, then every 30
+s with a count. Failures of tasks are limited by `roles/attempt_records.py`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """The steps of an attempt to connect to one server: its name looked up, a socket, INFO, TLS, the log-in with nats-py.
-Refuses a server without the TLS that is wanted, and says why an attempt failed.
+Refuses a server without the TLS that is wanted. Says why an attempt failed: `[nats.tls] first`, an expired JWT.
 
 Each step returns an event for the connection's state machine.
 
