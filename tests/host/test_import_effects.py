@@ -16,8 +16,9 @@ FILE = "KEPT = open(__file__)\nasync def send(task): return b'served'\n"
 CONNECTED = "import socket\nKEPT = socket.create_connection({place})\nasync def send(task): return b'served'\n"
 
 TEMPORARY = """
-import atexit, os, pathlib, shutil, tempfile
+import atexit, os, pathlib, shutil, tempfile, warnings
 from functools import partial
+warnings.simplefilter("error")
 KEPT = tempfile.TemporaryDirectory()
 REGISTERED = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, REGISTERED)
@@ -48,6 +49,7 @@ async def test_what_an_import_wants_removed_at_its_exit_is_there_for_all_workers
         assert (await router.request("send")).json()[1] == new
         assert await host.terminate() == 0
         assert not any(map(os.path.exists, new))
+        assert "ResourceWarning" not in host.log_text()
 
 
 @pytest.mark.parametrize("preload", [True, False])

@@ -88,6 +88,10 @@ LEFT = {
         "import time\ndef KEPT(): return 0.0\ntime.time = KEPT\n",
         "acme has replaced time.time, which the host calls too",
     ),
+    "a patch of asyncio": (
+        "import asyncio\ndef KEPT(): ...\nasyncio.get_event_loop = KEPT\n",
+        "acme has replaced asyncio.get_event_loop, which the host calls too",
+    ),
     "a limit": (
         "import resource\nKEPT = resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n",
         "RLIMIT_NOFILE is 200, it was ",

@@ -48,7 +48,7 @@ class ImportCleanup:
             yield
         finally:
             atexit.register, collects = real, False  # a module may have imported the other one by its name
-            for finalizer in [f for f in weakref.finalize._registry if f.atexit]:  # type: ignore[attr-defined]
+            for finalizer in [f for f in getattr(weakref.finalize, "_registry", None) or () if f.atexit]:
                 finalizer.atexit = False
                 self._removals.append(finalizer)
 

@@ -9,6 +9,7 @@ would read each other's answers from one connection. It has none of the template
 from __future__ import annotations
 
 import _thread
+import asyncio
 import builtins
 import contextlib
 import fcntl
@@ -82,6 +83,7 @@ _CALLED: dict[str, tuple[object, str]] = {
         (time, ("sleep", "time", "time_ns", "monotonic", "monotonic_ns")),
         (os, ("fork", "read", "write", "waitpid", "_exit")),
         (signal, ("signal",)),
+        (asyncio, ("run", "get_event_loop")),
         (subprocess, ("Popen",)),
         (ssl, ("SSLContext",)),
         (builtins, ("open", "print")),

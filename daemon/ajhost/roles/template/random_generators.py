@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
+_Random = random.Random
 _BITS_OF_CHANCE = 100
 """numpy takes 128 bits of the system where there is no seed. Nobody's seed has so many."""
 
@@ -29,7 +30,7 @@ class RandomGenerators:
     def collecting(self) -> Iterator[None]:
         """Finds those that are made meanwhile."""
         unseeded: dict[int, weakref.ref[random.Random]] = {}
-        real = random.Random.seed
+        real = _Random.seed
 
         def seed(self: random.Random, a: Any = None, *args: Any, **kwargs: Any) -> None:
             real(self, a, *args, **kwargs)
@@ -37,11 +38,11 @@ class RandomGenerators:
             if a is None:
                 unseeded[id(self)] = weakref.ref(self)
 
-        random.Random.seed = seed  # type: ignore[method-assign]
+        _Random.seed = seed  # type: ignore[method-assign]
         try:
             yield
         finally:
-            random.Random.seed = real  # type: ignore[method-assign]
+            _Random.seed = real  # type: ignore[method-assign]
             self._reseed += [found.seed for made in unseeded.values() if (found := made()) is not None]
             self._reseed += _of_numpy()
 

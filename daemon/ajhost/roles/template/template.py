@@ -61,7 +61,8 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
     processes.die_with_parent(parent)
     status, cleanup = _FAILED, ImportCleanup()
     try:
-        _serve(Channel(socket.socket(fileno=channel)), stacks, run, cleanup)
+        # kept: sockets that are not closed may be a warning, and the kernel closes them
+        _kept = _serve(Channel(socket.socket(fileno=channel)), stacks, run, cleanup)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -71,7 +72,7 @@ def main(channel: int, stacks: int, parent: int, run: Run) -> NoReturn:
         os._exit(status)
 
 
-def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> None:
+def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> _Template | None:
     received = channel.receive_wait(None)
     assert received is not None
     order = messages.FOR_TEMPLATE.decode(received[0])
@@ -95,7 +96,7 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> N
             effects = watch.effects(stacks)
     except LoadFailed as failed:
         channel.send(encode(messages.LoadProblems(tuple(failed.problems))))
-        return
+        return None
     finally:
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(processes.STACKS_OF_IMPORTS)
@@ -111,6 +112,7 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> N
     with contextlib.suppress(ChannelClosed):
         while True:
             template.obey()
+    return template
 
 
 def _fill_caches(spec: GenerationSpec) -> None:
