@@ -64,10 +64,10 @@ def check(config: Path, show: bool, connect: bool, user: str | None) -> int:
 
     signal_actions.reset_signals()  # as `run` does
     in_unit = _IN_UNIT in os.environ
-    given = (("--show", show), ("--connect", connect))
     if not in_unit:
         if run_as_user.is_root() and user is None and (unit := systemd_unit.unit_of(config)) is not None:
-            return check_in_sandbox(unit, ["-c", str(config), *(f for f, on in given if on)])
+            flags = [flag for flag, given in (("--show", show), ("--connect", connect)) if given]
+            return check_in_sandbox(unit, ["-c", str(config), *flags])
         user = run_as_user.assume(user, config)
     settings = load_settings(config)
     if run_as_user.is_root() and user is None:

@@ -96,7 +96,7 @@ class _Reader:
     ) -> None:
         self._file = file
         # the nats command writes an empty value for a field that is not set
-        self._fields = {key: value for key, value in fields.items() if value not in ("", None, False)}
+        self._fields = {k: value for k, value in fields.items() if value not in ("", None, False) and k not in _IGNORED}
         self._environ = environ
         self._files = Files(file.parent, credentials)
         self._problems: list[Problem] = []
@@ -131,18 +131,13 @@ class _Reader:
 
     def _check_fields(self) -> None:
         for field, value in list(self._fields.items()):
-            if field in _IGNORED:
-                continue
             problem = self._trouble(field, value)
             if problem is not None:
                 self._add(field, problem)
                 del self._fields[field]
-        if self._fields.keys() & {"password", "token"} and self._file.stat().st_mode & _OPEN:
-            mode = stat.S_IMODE(self._file.stat().st_mode)
-            self._add(
-                "password" if "password" in self._fields else "token",
-                InvalidValue(f"a secret in a file with mode {mode:04o}", f"chmod 600 {self._file}"),
-            )
+        secret = next((field for field in ("password", "token") if field in self._fields), None)
+        if secret is not None and (mode := stat.S_IMODE(self._file.stat().st_mode)) & _OPEN:
+            self._add(secret, InvalidValue(f"a secret in a file with mode {mode:04o}", f"chmod 600 {self._file}"))
 
     def _trouble(self, field: str, value: object) -> InvalidValue | None:
         if field not in _FIELDS:

@@ -121,14 +121,6 @@ class Files:
         return self.credentials is not None and path.resolve().is_relative_to(self.credentials.resolve())
 
 
-def open_settings_file(file: Path, mode: int) -> tuple[str, str] | None:
-    """Returns found and allowed for a settings file with a secret that every user may read. Its group may read it."""
-    if not mode & stat.S_IROTH:
-        return None
-    found = f"a secret in a file with mode {mode:04o}, open to everybody"
-    return found, f"chmod o-r {file}, or a file of its own for the secret"
-
-
 def _is_for_our_group(found: os.stat_result) -> bool:
     """Whether the file belongs to root and one of this process's groups, and no one else may read it.
 

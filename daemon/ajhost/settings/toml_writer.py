@@ -39,8 +39,7 @@ def development_sections(settings: Settings) -> dict[str, dict[str, Any]]:
 def _changed(table: Any, but: tuple[str, ...] = ()) -> dict[str, Any]:
     """Returns the fields whose values differ from the defaults. Paths are absolute."""
     kind = type(table)
-    required = {name for name in ("route", "target") if name in kind.__dataclass_fields__}
-    default = kind(**dict.fromkeys(required, ""))
+    default = kind(**{name: "" for name in ("route", "target") if name in kind.__dataclass_fields__})
     return {
         field.name: value
         for field in fields(table)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import ssl
+import stat
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ from ajhost.protocol.secret_masking import hidden
 from ajhost.settings.errors import InvalidValue, shown
 from ajhost.settings.merge import KeyPath, MergedTables, key_text
 from ajhost.settings.schema import TABLES, Document, table_at
-from ajhost.settings.secret_files import Files, open_settings_file
+from ajhost.settings.secret_files import Files
 from ajhost.settings.sections import NatsSettings, TlsSettings
 
 SECRET_KEYS = frozenset(("password", "token"))
@@ -136,13 +137,15 @@ def _check_pings(tables: MergedTables, nats: Mapping[str, Any]) -> None:
 
 
 def _check_open(tables: MergedTables, nats: Mapping[str, Any]) -> None:
-    """Adds a problem for each secret in a settings file that every user may read."""
+    """Adds a problem for each secret in a settings file that every user may read. Its group may read it."""
     servers = nats.get("servers")
     with_secret = isinstance(servers, list) and any("@" in str(server) for server in servers)
     for key in [*sorted(SECRET_KEYS & nats.keys()), *(["servers"] if with_secret else [])]:
         file = tables.source(("nats", key))
-        if problem := open_settings_file(file, tables.modes.get(file, 0)):
-            tables.add(("nats", key), *problem)
+        mode = tables.modes.get(file, 0)
+        if mode & stat.S_IROTH:
+            found = f"a secret in a file with mode {mode:04o}, open to everybody"
+            tables.add(("nats", key), found, f"chmod o-r {file}, or a file of its own for the secret")
 
 
 def check_certificates(tables: MergedTables, tls: TlsSettings | None) -> None:
