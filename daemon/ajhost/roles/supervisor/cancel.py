@@ -1,4 +1,5 @@
-"""Cancels one task for an operator: the process that has it answers at once and then cancels it.
+"""Cancels one task for `ajhost cancel`: the process that has it (`roles/worker/intake.py`, `standby.py`) answers at
+once, with `cancelled:` as AJ-Error or AJ-Terminate, and then cancels it. Finds that no such task is here.
 
 The supervisor does not know which process that is. It asks every worker, and answers a task that waits in its own
 ledger. A worker that does not answer the question hangs: the supervisor answers the task from that worker's ledger.

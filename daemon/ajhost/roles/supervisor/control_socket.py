@@ -1,9 +1,9 @@
 """Serves the sockets of the runtime directory: `control` for operators' commands, `view` for readers of the status.
+Decides who may use them, how many at once and for how long; tells an action who asked (user and pid). Refuses a command
+that means another settings file, or that nobody waits for any more.
 
 At `view` members of the host's group, who may not act, read the status. The host's user and root read it from shared
 memory, which no other user may: it holds tasks' payloads.
-
-Both bound the cost of their clients, however many, slow, or gone they are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Drains the host: an operator takes it out of the queue group, and back into it. The fleet decides what workers do.
+"""Drains the host for `ajhost drain`, and ends that for `ajhost resume`: keeps who asked, says how much is left, finds
+at a start that the host was drained when it was killed. `core/fleet.py` decides what workers do.
 
 A drain outlives reloads, workers, and a supervisor that is killed (`state_file.py`). An ordered stop ends it: an
 operator who starts the service again wants it to serve.

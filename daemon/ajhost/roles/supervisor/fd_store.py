@@ -1,8 +1,5 @@
-"""Keeps duplicates of NATS connections in systemd's file descriptor store, and takes back those of an earlier start.
-
-`FdStore` keeps each process's present connection in systemd's file descriptor store, under its serial and epoch, so
-that the next start can drain it. `InheritedConnections` takes back those of an earlier start's processes.
-"""
+"""Keeps duplicates of NATS connections in systemd's file descriptor store, each process's present one under its serial
+and epoch, and takes back those of an earlier start, which this start reads to their end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Serves metrics, status, health, readiness, and the page at `/` over HTTP. All is read on request.
-
-The files of the page are in the folder `page`; it draws what the feed of events at `/events` sends.
-"""
+"""Says what each path of `[http]` shows, read on request: `/metrics`, `/status`, `/healthz`, `/readyz` (503 with a line
+for each slot that does not serve), the page at `/`, whose files are in the folder `page`, and `/events`, the feed that
+it draws, for 16 viewers at most. `adapters/http.py` refuses one more, and who may not look."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Checks at each tick, by their signs of life, whether workers hang: answers at deadlines, kills at the kill grace.
+"""Checks at each tick, by their signs of life, whether workers hang; `core/liveness_rules.py` judges what it observes:
+heartbeats, bytes that are not read, absence from the queue group. Logs stacks, and kills a worker that hangs past
+`kill_grace`; at deadlines `overdue_answers.py` answers for it.
 
-The first three classes observe the signs of life of one worker; `core/liveness_rules.py` judges them. Times are
-monotonic nanoseconds, 0 for none.
+The first three classes observe the signs of life of one worker. Times are monotonic nanoseconds, 0 for none.
 """
 
 from __future__ import annotations

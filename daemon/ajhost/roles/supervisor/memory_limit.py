@@ -1,7 +1,6 @@
-"""Finds workers that have more memory than `workers.max_memory`, and so are to be replaced.
-
-It compares resident bytes with the limit before the first task, and every `MEMORY_CHECK_INTERVAL`.
-"""
+"""Decides that a worker has grown beyond `workers.max_memory` and is to be replaced: by its resident bytes, every
+`MEMORY_CHECK_INTERVAL`. One that has more before its first task is told of in the log, once for each generation, and
+not replaced for it."""
 
 from __future__ import annotations
 

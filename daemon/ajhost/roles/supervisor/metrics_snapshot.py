@@ -1,4 +1,5 @@
-"""Reads the statistics of a host, on request, from ledgers, statistics files and /proc: workers are not asked."""
+"""Reads the statistics of a host for `/metrics`, on request, from ledgers, statistics files and /proc: workers are not
+asked. Counts workers by state, `disconnected` too. `adapters/prometheus.py` has the metrics' names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Keeps the NATS servers and credentials that the host uses, and passes a reload's on to processes that run already.
+"""Keeps the NATS servers and credentials that the host uses, and passes a reload's on to processes that run already:
+once it has succeeded, or, while one has no connection, once a server accepts them, even if the reload fails.
 
 A new generation has them from its spec. Workers of an older one, which may hold requests whose replies cannot leave,
 get them by a message, and the supervisor's own connection by a call.

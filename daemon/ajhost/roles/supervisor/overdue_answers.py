@@ -1,4 +1,5 @@
-"""Answers at the deadlines of workers and orphans that miss their heartbeats, in their place."""
+"""Answers in place of workers and orphans that miss their heartbeats, at the deadlines of their requests (`deadline
+exceeded: its worker did not answer in time`). What waits in a dead one's ledger, `recovery/remains.py` answers."""
 
 from __future__ import annotations
 
@@ -20,10 +21,7 @@ _EXCEEDED = FailureReason.DEADLINE_EXCEEDED.text("its worker did not answer in t
 
 
 class OverdueAnswers:
-    """The answers to overdue requests of living processes.
-
-    An answer takes two checks, or one that was on time (`check`): the owner may be about to answer itself.
-    """
+    """An answer takes two checks, or one that was on time (`check`): the owner may be about to answer itself."""
 
     def __init__(self, standby: Standby) -> None:
         self._standby = standby

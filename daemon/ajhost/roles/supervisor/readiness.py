@@ -1,4 +1,5 @@
-"""Says whether the host is ready, and why not, to systemd and at /readyz."""
+"""Says of each slot that does not serve why not, for `/readyz`, and composes the line "Status" of `systemctl status`
+and the text of a host that starts. `running_phase.py` decides when the host is ready for the first time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Replaces the worker of one slot, or of each slot, in order, for an operator."""
+"""Replaces the worker of one slot, or of each slot, in order, for `ajhost recycle`: not one that starts or leaves
+already. Finds that no worker lives in the slot."""
 
 from __future__ import annotations
 

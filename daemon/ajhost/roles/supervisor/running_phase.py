@@ -1,4 +1,6 @@
-"""The supervisor once a NATS server has let it in: its ticks, and what it does when workers die or hang."""
+"""The supervisor once a NATS server has let it in: what it does at each tick, after which systemd's watchdog is told of
+life only if no part failed; what it does when a worker dies or hangs; when the host is ready for the first time.
+Restores ledgers that somebody has truncated."""
 
 from __future__ import annotations
 
@@ -36,10 +38,7 @@ _log = logging.getLogger("ajhost.supervisor")
 
 
 class RunningPhase(SupervisorPhase, LivenessEvents):
-    """The phase with a connected standby: recovers what dead and hanging workers held, and ticks.
-
-    `spec` is the first generation's.
-    """
+    """The phase with a connected standby. `spec` is the first generation's."""
 
     def __init__(
         self,

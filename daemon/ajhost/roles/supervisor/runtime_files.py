@@ -1,4 +1,6 @@
-"""Makes the supervisor's files in the runtime directory, and makes them again when they were removed.
+"""Makes the supervisor's files in the runtime directory, and makes them again when they were removed. Has a worker
+replaced whose ledger was removed, and a ledger's header restored that a stray write has changed (one that was cut
+short: `running_phase.py`).
 
 A cleaner of temporary files, or a person, may remove them while the host runs. What a process has mapped stays, but no
 process can open it by its path: no worker could be replaced or read what it dequeued, and a second host could start.

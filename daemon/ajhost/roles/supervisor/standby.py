@@ -1,7 +1,6 @@
-"""The supervisor's standby: answers for processes that died or hang, and enqueues requests that they had not started.
-
-It has a ledger and a connection like a worker's, but starts nothing: requests wait in it until a worker dequeues them.
-"""
+"""The standby, the supervisor's own ledger and connection: answers through them for processes that died or hang, and
+enqueues what they had not started, or what arrives while no worker serves (`last_resort.py`). Here such a request
+waits, or is answered: refused, cancelled, or past its deadline. It starts none."""
 
 from __future__ import annotations
 

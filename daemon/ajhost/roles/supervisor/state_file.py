@@ -1,7 +1,6 @@
 """Writes and reads `<runtime>/state.json`: the supervisor's pid, generation, slots, routes, whether it is drained.
-
-`ajhost status` reads it and shared memory, and asks no process, so it works while the supervisor hangs.
-"""
+`ajhost status` reads it and shared memory, and asks no process, so it works while the supervisor hangs. Says whether a
+host runs on the settings file that a command means (`-c`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The pool of workers: forks, replaces and ends them as the fleet commands, counts deaths, asks them about tasks."""
+"""The pool of workers: forks, replaces and ends them as `core/fleet.py` commands, counts deaths and logs how each died
+or why it cannot start, asks them about tasks. Replaces all when the server's `max_payload` has grown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Does the steps of recovery on a ledger: answers what had started, and requeues what had not.
+"""Does the steps of recovery on a ledger: answers what had started, and requeues what had not, also what the process
+had dequeued from another's. `core/recovery_rules.py` decides which is which, `core/poison_tasks.py` the answer.
 
 Their order makes a SIGKILL of the supervisor between any two instructions harmless: a request is in the standby's
 ledger before it is revoked in its old one, and its token is sent after that (docs/architecture.md, "Recovery").

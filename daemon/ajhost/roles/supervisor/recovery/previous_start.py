@@ -1,4 +1,5 @@
-"""Finds what earlier starts left in the runtime directory: ledgers of dead processes, orphans, copied requests."""
+"""Finds what earlier starts left in the runtime directory: ledgers of dead processes, orphans, which it tells to leave
+when this start serves, copied requests. Puts a ledger of another layout aside."""
 
 from __future__ import annotations
 

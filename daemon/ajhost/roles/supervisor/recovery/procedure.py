@@ -1,4 +1,5 @@
-"""Runs the procedure of recovery: on a worker's death, on a hang, and for what earlier starts left."""
+"""Runs the procedure of recovery: on a worker's death, on a hang, and for what earlier starts left. Stops a worker that
+hangs, kills one that somebody else has stopped, and limits how long it waits for a server to end a connection."""
 
 from __future__ import annotations
 

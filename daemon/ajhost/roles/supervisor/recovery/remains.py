@@ -1,8 +1,6 @@
-"""What a process that cannot answer leaves to recovery, and how long a dead one's ledger is kept.
-
-`Remains` has its ledger, its connection, and the facts about it. `RetiredLedgers` keeps the ledgers of dead processes
-until their last request is settled and its answer has left.
-"""
+"""What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it (`Remains`).
+`RetiredLedgers` keeps a dead one's ledger until its last answer has left, and answers at the deadlines of what waits in
+it."""
 
 from __future__ import annotations
 
