@@ -72,7 +72,9 @@ def read_whole(path: Path) -> tuple[bytes, os.stat_result]:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise InvalidValue("no regular file", "a file")
-        content = file.read(_LARGEST + 1)
+        content: bytes | None = file.read(_LARGEST + 1)
+    if content is None:  # the kernel says "regular" of /proc/kmsg, too
+        raise InvalidValue("no regular file: a read of it waits", "a file")
     if len(content) > _LARGEST:
         raise InvalidValue(f"more than {_LARGEST >> 20} MiB", f"at most {_LARGEST >> 20} MiB")
     return content, found
