@@ -58,9 +58,8 @@ def check_meant(directory: Path, config: Path) -> None:
     from ajhost.roles.control_client import settings_of
     from ajhost.roles.supervisor.state_file import another_host
 
-    if (runs_on := settings_of(directory)) is None:
-        return
-    if (problem := another_host(directory, runs_on, config)) is not None:
+    runs_on = settings_of(directory)
+    if runs_on is not None and (problem := another_host(directory, runs_on, config)) is not None:
         raise NoHost(problem)
 
 

@@ -62,10 +62,7 @@ def error_text(line: bytes) -> str:
 def reason_of(text: str) -> Reason | None:
     """Returns why the server ends a connection, by its `-ERR`; None for an error that ends none or is unknown."""
     lowered = text.lower()
-    for words, reason in _MEANINGS:
-        if words in lowered:
-            return reason
-    return None
+    return next((reason for words, reason in _MEANINGS if words in lowered), None)
 
 
 def violation_of(text: str) -> Violation | None:
