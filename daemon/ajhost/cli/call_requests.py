@@ -1,4 +1,5 @@
-"""The requests of `ajhost call`, signed if wanted, and their answers: of one, and with `--count` of a load test."""
+"""The requests of `ajhost call`: their payload, signed for `--sign`, the answer and its exit status, and for `--count`
+a load test: when each request is due by `--rate`, and the summary with its percentiles."""
 
 from __future__ import annotations
 

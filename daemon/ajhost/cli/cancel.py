@@ -1,4 +1,4 @@
-"""`ajhost cancel`: asks the host to cancel one task."""
+"""`ajhost cancel`: asks the host to cancel one task, which `roles/supervisor/cancel.py` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""`ajhost check`: reports every problem that a start would meet, to root those in the unit's sandbox."""
+"""`ajhost check`: reports every problem that a start would meet (`roles/start_rehearsal.py` finds them, with
+`--connect` `adapters/nats/connect_check.py`, too); for root it runs in the unit's sandbox. Masks secrets for `--show`.
+"""
 
 from __future__ import annotations
 

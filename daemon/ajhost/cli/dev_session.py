@@ -1,4 +1,6 @@
-"""A session of `ajhost dev`: it runs a NATS server and a host, watches the source files, and reloads the host."""
+"""A session of `ajhost dev`: it runs a NATS server and a host, whose settings it writes, watches the source files,
+reloads the host, and prints a line for each task. Keeps the NATS context of `--context`; refuses a name that is taken.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost drain`: takes a host out of the queue group, for maintenance."""
+"""`ajhost drain`: has a host leave the queue group (`roles/supervisor/drain.py`), and waits for that with `--wait`."""
 
 from __future__ import annotations
 

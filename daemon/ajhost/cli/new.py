@@ -1,4 +1,4 @@
-"""`ajhost new`: writes a project with a handler, its test and its settings."""
+"""`ajhost new`: writes a project with a handler, its test and its settings, unless a file of it is there already."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost recycle`: asks the host for new workers."""
+"""`ajhost recycle`: asks the host for new workers; `roles/supervisor/recycle.py` decides which are replaced."""
 
 from __future__ import annotations
 

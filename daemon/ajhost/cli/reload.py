@@ -1,4 +1,4 @@
-"""`ajhost reload`: asks the host for new settings and code."""
+"""`ajhost reload`: asks the host for new settings and code; `roles/supervisor/reload.py` takes or rejects them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost resume`: brings a host that was drained back into the queue group."""
+"""`ajhost resume`: brings a host that was drained back into the queue group; `roles/supervisor/drain.py` does it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`ajhost routes`: shows which handler serves which task, and which payload it takes."""
+"""`ajhost routes`: shows which handler serves which task, which payload it takes, and its limits in words."""
 
 from __future__ import annotations
 

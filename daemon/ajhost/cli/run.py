@@ -1,4 +1,5 @@
-"""`ajhost run`: becomes the supervisor, in the foreground."""
+"""`ajhost run`: becomes the supervisor, in the foreground. Decides which user root becomes (`run_as_user.py` does it).
+Hides the variables that are settings from handlers (`settings/environment.py`)."""
 
 from __future__ import annotations
 

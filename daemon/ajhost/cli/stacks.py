@@ -1,4 +1,4 @@
-"""`ajhost stacks`: asks the host for the stacks of its running tasks."""
+"""`ajhost stacks`: asks the host for the stacks of its running tasks; `roles/supervisor/stacks.py` gets them."""
 
 from __future__ import annotations
 

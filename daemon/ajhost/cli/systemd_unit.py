@@ -1,4 +1,5 @@
-"""Finds the systemd unit that runs a settings file, and judges its lines."""
+"""Finds the systemd unit that runs a settings file, and judges its lines for `ajhost check`: what a unit of one's own
+lacks, such as `Restart=always`, and what lets each start fail. `run_as_user.py` becomes its user."""
 
 from __future__ import annotations
 

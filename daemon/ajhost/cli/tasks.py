@@ -1,4 +1,4 @@
-"""`ajhost tasks`: lists the tasks that the host runs."""
+"""`ajhost tasks`: lists the tasks that the host runs, the oldest first. `status.py` has the columns."""
 
 from __future__ import annotations
 
