@@ -1,4 +1,4 @@
-"""`ajhost new`: writes a project with a handler, its test and its settings, unless a file of it is there already."""
+"""`ajhost new`: writes a project with a handler, its test and settings, unless one of its files is there already."""
 
 from __future__ import annotations
 
