@@ -1,4 +1,6 @@
-"""The state machine of a NATS connection, sans-IO: it chooses the next server and the time, and detects a dead one.
+"""The state machine of a NATS connection, sans-IO. Decides when a server is tried, how long each step of an attempt may
+take, that a server is dead after `nats.ping_timeout` of silence, and that a name's addresses of before are used while
+it cannot be resolved. `server_pool.py` chooses the server.
 
 Every process of a host runs one such machine, and so does each command that needs NATS. `handle` takes an event and
 returns commands. The driver, `adapters/nats/connection.py`, executes them and decides nothing. All states and steps are

@@ -1,4 +1,5 @@
-"""The transitions of a NATS connection as data: the reasons for which it ends, its events, its commands, its states.
+"""The transitions of a NATS connection as data: states, events, commands; the reasons for which it ends, in words, and
+which of them last until an operator acts (LOCKED_OUT). `server_errors.py` finds the reason in an `-ERR`.
 
 `core/connection_machine.py` takes no step that is not in `TRANSITIONS`. docs/connection.md shows the same table, and a
 test compares the two. `core/backoff.py` has the pauses between attempts.

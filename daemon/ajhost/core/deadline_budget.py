@@ -1,4 +1,5 @@
-"""The deadline of a request's answer: the router's wall clock time as a time on this machine's monotonic clock.
+"""By when a request's answer must leave, on this machine's monotonic clock: by the router's deadline less a margin, or
+after the route's `timeout` if that is sooner; `workers.default_timeout` counts for a request without a deadline.
 
 A router (asyncjobs v0.3.0, request_reply_handler.go) sets the deadline header to its own limit less 2 s, without the
 fraction, and `tried` to the time of the same clock just before the call. So *header - tried* is a length of time that

@@ -1,8 +1,10 @@
-"""The fleet: decides for the supervisor which worker processes there should be, as a state machine without I/O.
+"""The fleet: decides when a slot gets another worker, since its last one died, hangs, is recycled or of an old
+generation: slots that serve one after the other, an empty one at once. Decides who joins the queue group in a drain.
+`backoff.py` has the pauses after deaths; `roles/supervisor/reload.py` undoes a reload whose workers die.
 
-`handle(event, now)` takes an event and returns commands, which the supervisor executes. The policy: each slot has one
-serving worker of the current generation; a replacement serves before the old worker leaves; a failure of one slot never
-stops another.
+A state machine without I/O: `handle(event, now)` takes an event and returns commands, which the supervisor executes.
+Each slot has one serving worker of the current generation; a replacement serves before the old worker leaves; a failure
+of one slot never stops another.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Lame duck mode: the server is about to stop. A process leaves it once another server has accepted its log-in.
-
-A second connection tries the other servers one by one meanwhile (`adapters/nats/connect_and_log_in.py`, `scout`).
-"""
+"""Lame duck mode: the server is about to stop. Chooses which other server a second connection tries meanwhile, and
+decides that the process leaves once one has accepted its log-in (`scout` in `adapters/nats/connect_and_log_in.py`).
+`core/login_gate.py` lets one process of the host after the other try."""
 
 from __future__ import annotations
 

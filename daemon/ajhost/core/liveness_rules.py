@@ -1,4 +1,5 @@
-"""Decides whether a worker is alive, hangs, or has recovered, on a machine short of CPUs too. Nothing else decides it.
+"""Decides whether a worker is alive, hangs, has recovered, or is to be killed, on a machine short of CPUs too. Nothing
+else decides it; `roles/supervisor/liveness_monitor.py` observes.
 
 A worker is alive when its loop turns (heartbeats), when it reads its connection, and when it is in the queue group if
 it could be. A worker without one of these signs for too long hangs: its waiting requests run elsewhere, and it is

@@ -1,4 +1,5 @@
-"""Which process of a host may log in while the server refuses log-ins: one at a time, and all once one has succeeded.
+"""Which process of a host may log in while the server refuses log-ins: one at a time, and all once one has succeeded;
+and which one may try another server while its own is about to stop.
 
 A wrong password locks all processes of a host out at once. If each tried with pauses of its own, the server would be
 busy with log-ins that fail. So the processes share five words of the supervisor's ledger. Two stores at the same moment

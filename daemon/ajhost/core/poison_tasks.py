@@ -1,4 +1,5 @@
-"""The outcome for a task whose worker died: another try, or none once it has killed `max_crashes` workers."""
+"""The outcome for a task that ran when its worker died: `worker died: ...` and another try, or none once it has killed
+`max_crashes` workers. They are counted in memory: the supervisor's next start counts anew."""
 
 from __future__ import annotations
 

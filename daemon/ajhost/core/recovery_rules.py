@@ -1,7 +1,7 @@
-"""What recovery does with each request in the ledger of a process that cannot answer: a table of states and facts.
+"""What recovery does with each request of a process that cannot answer, by the request's state and four facts: leave
+it, answer it `worker died:`, run it elsewhere, or wait for the server to confirm its reply. Finds overdue ones.
 
-Every path of recovery asks the same question of each request: leave it, answer it, run it elsewhere, or wait for the
-server to confirm its reply? A worker that died or hangs, and a process of an earlier start, differ in four facts only.
+A worker that died or hangs, and a process of an earlier start, differ in these facts only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""Limits repeated reports: of log records in each process, of stacks in all processes of a host together.
-
-The first event is reported at once, later ones after a pause, with their number.
-"""
+"""Limits repeated reports: in each process the first is written at once, later ones after a pause, with their number;
+stacks that are logged unasked once a minute for each route, by the whole host. How many records of one reason:
+`roles/attempt_records.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The outcomes of each route's requests: counters and histograms in shared memory, of one process, and their sums.
+"""The outcomes of each route's requests: counters and histograms in shared memory, of one process, and their sums. Has
+the bounds of the histograms, and computes their quantiles.
 
 A file of statistics has one writer at a time, and outlives it. The next worker continues the counts of the last one, so
 no death of a process makes the sums over all files decrease. Every word is one aligned 8-byte store, as in a ledger.

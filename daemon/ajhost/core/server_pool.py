@@ -1,8 +1,6 @@
-"""The servers of a connection: chooses which one to try next, and when.
-
-Configured servers come first. Discovered ones, which a server has named in its INFO, come after them. They are bounded
-in number and age, so that no list of dead addresses keeps a configured server from being tried.
-"""
+"""The servers of a connection: chooses which one to try next; remembers the addresses of its name, and orders them.
+Keeps those that a server has named in its INFO (`nats.discover`): at most 32, each for ten minutes, behind the
+configured ones, so that no list of dead addresses keeps a configured server from being tried."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The restart window: the time after a server's restart in which requesters may not have reconnected.
+"""The restart window: the time after a server's restart, 10 to 60 s, in which requesters may not have reconnected.
+Decides whether a server is another one than before or was restarted: by its id, or because none was reachable.
 
 A server that ends forgets its subscriptions, requesters' inboxes among them. A reply that is published before the
 requester has reconnected is lost. So all processes of a host share the window: a worker that was not connected to that

@@ -1,7 +1,7 @@
-"""The status of a host, as values and as JSON: its workers' states, connections and tasks, and its routes.
+"""The status of a host, as values, in words and as JSON: the state of each worker (`disconnected`, `leaving`), its
+connection and its tasks; the routes; a drain. `roles/status_reader.py` reads what it is made of.
 
-Operators' programs rely on the shape of the JSON. What it says of a NATS connection is also for systemd's line and
-/readyz.
+Operators' programs rely on the JSON's shape. Its words for a NATS connection are also for systemd's line and /readyz.
 """
 
 from __future__ import annotations
