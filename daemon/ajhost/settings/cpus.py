@@ -1,4 +1,5 @@
-"""Counts the CPUs that this process may use: the smaller of its CPU affinity and the CPU quota of its control groups.
+"""Counts the CPUs that this process may use, the default of `workers.count`: the smaller of its CPU affinity and the
+CPU quota of its control groups.
 
 In a container with a quota, the affinity still has every CPU of the machine. With one worker for each, the workers
 would use up the quota early in each period, and would be throttled until the next. Both versions of control groups are

@@ -1,8 +1,9 @@
-"""Says which AJHOST_ variables are settings, and reads them: `AJHOST_NATS__SERVERS='["nats://nats:4222"]'`.
+"""Says which AJHOST_ variables are settings, reads them (`AJHOST_NATS__SERVERS='["nats://nats:4222"]'`), and removes
+them for processes that must not see them. `merge.py` lets them override the files.
 
-They are for containers, and override files. A variable names a table and a key, joined by two underscores; its value is
-a text, a number, true or false, or JSON for a list or a table. A name that begins with AJHOST_ without two underscores
-is no setting: Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in containers beside a service called `ajhost`.
+They are for containers. A variable names a table and a key, joined by two underscores; its value is a text, a number,
+true or false, or JSON for a list or a table. A name that begins with AJHOST_ without two underscores is no setting:
+Kubernetes sets AJHOST_SERVICE_HOST and AJHOST_PORT in containers beside a service called `ajhost`.
 """
 
 from __future__ import annotations

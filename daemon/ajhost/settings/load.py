@@ -1,6 +1,6 @@
-"""Loads `Settings` from files and the environment, or raises every problem at once.
+"""Loads `Settings` from files, a NATS context and the environment, or raises every problem at once.
 
-The steps: `merge.py`, `validation.py` with `schema.py`; then the settings are built here.
+The steps: `merge.py`, `nats_context.py`, `validation.py` with `schema.py`; then the settings are built here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Reads NATS contexts: connection settings that the `nats` command keeps in files (ADR-21).
+"""Reads NATS contexts, which the `nats` command keeps in files (ADR-21), for `[nats] context`: finds the file, and
+takes servers, TLS and credentials as that command does. Refuses a secret in a file that others may read, and fields
+that a host does not support: without such a one it would connect to another server, or as another user.
 
-Fields about JetStream and texts for people mean nothing to a host and are ignored. An unsupported field about the
-connection is a problem: without it the host would connect to another server, or as another user.
+Fields about JetStream and texts for people mean nothing to a host and are ignored.
 """
 
 from __future__ import annotations

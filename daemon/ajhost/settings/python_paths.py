@@ -1,4 +1,4 @@
-"""Checks the interpreter that the settings name, and the directories and archives of its modules."""
+"""Checks `python.interpreter`, and the entries of `python.path`: directories and archives of modules."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The schema of the configuration file: every table, every key, and in words which values each allows.
+"""The schema of the configuration file: every table, every key, its type and limits, and in words which values it
+allows. `sections.py` has the defaults, `value_parsers.py` reads texts such as sizes and addresses.
 
 Each model is the table of its name. Models have no defaults: a key that no file has is absent from
-`model_dump(exclude_unset=True)`; `sections.py` has its default. A field's description is the text that a problem shows
-as allowed.
+`model_dump(exclude_unset=True)`. A field's description is the text that a problem shows as allowed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Finds files that settings name, also among systemd's credentials, and refuses secret ones that others may read."""
+"""Finds files that settings name, among systemd's credentials first. Refuses secret ones that others may read, keys
+with a passphrase, and other content than the setting is for. A secret in a settings file: `validation.py`."""
 
 from __future__ import annotations
 

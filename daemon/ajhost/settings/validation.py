@@ -1,8 +1,9 @@
-"""Validates merged tables: a wrong value, an unknown key, keys that exclude each other become problems.
+"""Validates merged tables. Problems are a wrong value, an unknown key (it names the one that was probably meant), keys
+that need, exclude or bound others, a secret in a settings file that everybody may read, and certificates that cannot be
+used or do not fit their key.
 
-Each problem says what is allowed, or was probably meant. Rules over several keys come first: keys that need, exclude or
-bound others, and secrets in open files. The rules for one key are the schema's. Certificates are tried once the
-settings are built.
+Rules over several keys come first; those for one key are the schema's. Certificates are tried once the settings are
+built.
 """
 
 from __future__ import annotations

@@ -1,7 +1,5 @@
-"""Parses values that are written as text: sizes like `512M`, addresses, routes, targets.
-
-Each function returns the value, or raises `InvalidValue`, whose text shows no secret.
-"""
+"""Parses values that are written as text: sizes like `512M`, servers' addresses, routes, targets, queue groups, inbox
+prefixes, HOST:PORT. Each function returns the value, or raises `InvalidValue`, whose text shows no secret."""
 
 from __future__ import annotations
 
