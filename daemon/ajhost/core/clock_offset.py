@@ -1,7 +1,8 @@
 """How far this machine's clock is ahead of the routers': learned from requests, shared by all processes of a host.
+`core/deadline_budget.py` corrects deadlines by it, `roles/request_check.py` warns of it in the log.
 
 The result is kept in a word of the supervisor's ledger, which outlives workers and generations. A worker that had to
-learn it by itself would refuse tasks for half a minute after each reload (`core/deadline_budget.py`).
+learn it by itself would refuse tasks for half a minute after each reload.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reads the table `[runtime]` of a configuration that may have errors elsewhere.
+"""Reads the table `[runtime]`, its `directory` and `user`, of a configuration that may have errors elsewhere.
 
 Commands like `status` and `reload` need the runtime directory alone. They must find it even if another part of the file
 is wrong: the running host then rejects the reload with the reason. No schema is used, so pydantic is not imported.
