@@ -1,5 +1,6 @@
-"""The receive buffer of a ledger, into which its owner receives, or the supervisor that takes the connection over.
-Decides how slowly a server may send before it counts as silent (`core/connection_machine.py` has the time for it).
+"""The receive buffer of a ledger, into which its owner receives, or the supervisor that takes the connection over. Has
+memory set aside for a message beyond 1 MiB when it comes, and gives it back. Decides how slowly a server may send
+before it counts as silent (`core/connection_machine.py` has the time for it).
 
 `RECEIVED_POS` and `PARSED_POS` are stream positions; the byte at position p lies at `p - BASE`. Each change is one
 store, so `ReceiveBuffer.resume` can continue after a SIGKILL. `PARSED_POS` is ahead of `RECEIVED_POS` while the owner

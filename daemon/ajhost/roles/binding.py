@@ -1,5 +1,6 @@
 """Reads a handler's signature, once at load: which parameter gets the task and which the payload, when its default is
-used instead, and which signature is refused. `payload_readers.py` makes the argument of the payload.
+used instead, and which signature is refused, or which annotation, since it names nothing at run time (TYPE_CHECKING).
+`payload_readers.py` makes the argument of the payload.
 
     async def send(task: Task) -> ...                   the task alone
     async def send(mail: Mail, task: Task) -> ...       the payload validated as `Mail`, and the task

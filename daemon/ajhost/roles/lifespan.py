@@ -1,5 +1,6 @@
 """The lifespan of a worker: what may be one, and how a worker enters it before it joins the queue group and leaves it
-after its last reply, within `start_timeout` and `stop_timeout`.
+after its last reply, within `start_timeout` and `stop_timeout`. (`worker/intake.py` makes `task.state` of what it
+yields.)
 
     async def lifespan(worker: Worker):
         async with httpx.AsyncClient() as http:

@@ -1,5 +1,5 @@
 """Makes of a payload what a handler's parameter asks for: bytes, text, or JSON that pydantic validates. Words what does
-not fit (`mail.to: field required (and 2 more)`), and takes JSON within a JSON text for what it holds.
+not fit (`invalid payload: mail.to: field required (and 2 more)`), and takes JSON within a JSON text for what it holds.
 
 bytes, bytes | None                           as it is
 str, str | None, Annotated[str, Field(...)]   as UTF-8; pydantic checks it

@@ -1,6 +1,8 @@
-"""Checks requests for workers and for the last resort. It answers `unknown task type:`, `bad request:` or, when the
-deadline has passed already, `deadline exceeded:`, by what others find: `protocol/task_record.py`, `signature.py` and
-`subjects.py`, `core/route_match.py`, which chooses the handler, and `core/deadline_budget.py`."""
+"""Checks requests for workers and for the last resort. It answers `unknown task type:`, `bad request:`, when the
+deadline has passed already `deadline exceeded:`, and where a check itself raises `host error:`, by what others find:
+`protocol/task_record.py`, `signature.py` and `subjects.py`, `core/route_match.py`, which chooses the handler, and
+`core/deadline_budget.py`.
+"""
 
 from __future__ import annotations
 

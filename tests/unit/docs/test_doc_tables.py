@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from ajhost.protocol.reasons import FailureReason
 from scripts.lib.doc_tables import (
     DIAGRAMS,
     PACKAGE,
@@ -32,6 +33,12 @@ def test_every_module_and_package_says_what_it_is() -> None:
     assert not [path for path, text in texts.items() if not text]
     page = PAGES["modules.md"]()
     assert not [path for path, text in texts.items() if text.replace("|", "\\|") not in page]
+
+
+@pytest.mark.parametrize("reason", FailureReason)
+def test_the_page_of_modules_leads_to_who_answers_with_a_stable_word(reason: FailureReason) -> None:
+    rows = [row for row in PAGES["modules.md"]().splitlines() if f"`{reason.value}" in row]
+    assert [row for row in rows if not row.startswith("| `reasons.py`")]
 
 
 def test_a_row_of_a_module_has_its_first_paragraph_and_what_is_public() -> None:

@@ -1,5 +1,5 @@
 """Routes log records so that each is written, and only once, whatever an application configures: finds whether one of
-its handlers writes to stdout or stderr.
+its handlers writes to stdout or stderr, and keeps the levels of `[log]` and `[log.levels]`.
 
 `logging.config` disables loggers that exist and closes every handler it knows, `basicConfig(force=True)` and
 `logging.shutdown` close them too. Code of handlers calls these at import and in the middle of tasks (Django, Alembic).

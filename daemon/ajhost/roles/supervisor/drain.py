@@ -1,8 +1,8 @@
 """Drains the host for `ajhost drain`, and ends that for `ajhost resume`: keeps who asked, says how much is left, finds
-at a start that the host was drained when it was killed. `core/fleet.py` decides what workers do.
+at a start that the host was drained when it was killed, and ends the drain at a stop in order. `core/fleet.py` decides
+what workers do.
 
-A drain outlives reloads, workers, and a supervisor that is killed (`state_file.py`). An ordered stop ends it: an
-operator who starts the service again wants it to serve.
+A drain outlives reloads, workers, and a supervisor that is killed (`state_file.py`).
 """
 
 from __future__ import annotations
@@ -41,6 +41,10 @@ class Drainer:
             _log.warning("the host is drained, as it was when its supervisor was killed: `ajhost resume` ends it")
             self.asked = before.drain_by, before.drain_at
             pool.handle(Drain())
+
+    def is_kept(self, *, stopping: bool) -> bool:
+        """Whether the next start drains, too: not after a stop, as who starts the service then wants it to serve."""
+        return self._pool.fleet.draining and not stopping
 
     def tick(self) -> None:
         """Logs, once for each drain, that nothing is left. Call it about once a second."""

@@ -1,6 +1,7 @@
-"""Writes and reads `<runtime>/state.json`: the supervisor's pid, generation, slots, routes, whether it is drained.
-`ajhost status` reads it and shared memory, and asks no process, so it works while the supervisor hangs. Says whether a
-host runs on the settings file that a command means (`-c`)."""
+"""Writes and reads `<runtime>/state.json`: the supervisor's pid, generation, slots, routes, whether it is drained, the
+last death and the last worker that was replaced. `ajhost status` reads it and shared memory, and asks no process, so it
+works while the supervisor hangs. Says whether a host runs on the settings file that a command means (`-c`).
+"""
 
 from __future__ import annotations
 

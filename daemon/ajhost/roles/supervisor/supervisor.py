@@ -324,7 +324,7 @@ class Supervisor(PoolEvents):
                 version=__version__,
                 started_ns=self._began_ns,
                 waiting=self._phase.waiting,
-                draining=self._fleet.draining and self._shutdown.urgency is Urgency.NONE,
+                draining=self._drainer.is_kept(stopping=self._shutdown.urgency is not Urgency.NONE),
                 last_death=last_death,
                 died_at=died_at,
                 stopping=self._stopping,

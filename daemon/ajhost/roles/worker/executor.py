@@ -1,5 +1,7 @@
 """Runs handlers, coroutines on the loop and plain functions in threads: each attempt gets one outcome, by its deadline,
-whatever the handler does. Refuses as `overloaded:` what finds no thread (`thread_pool.py` knows that)."""
+whatever the handler does. Refuses as `overloaded:` what finds no thread (`thread_pool.py` knows that). Logs an
+exception after its answer has left, since hooks on `logging` (Sentry's) may take any time.
+"""
 
 from __future__ import annotations
 

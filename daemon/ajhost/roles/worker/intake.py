@@ -1,6 +1,8 @@
-"""Decides at once about each request that arrives: starts it, enqueues it to the shared queue, or refuses it. Answers
-what waits when its deadline passes, and what waits or runs when an operator cancels it or the drain must end. Says
-whether a request from the queue may start: not without a free slot, nor while too many replies wait to leave."""
+"""Decides at once about each request that arrives: starts it with a `Task` (its `state` is what the lifespan yielded),
+enqueues it to the shared queue, or refuses it. Answers what waits when its deadline passes, and what waits or runs when
+an operator cancels it or the drain must end. Says whether a request from the queue may start: not without a free slot,
+nor while too many replies wait to leave.
+"""
 
 from __future__ import annotations
 
