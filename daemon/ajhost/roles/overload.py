@@ -1,5 +1,6 @@
-"""The texts `overloaded: ...` of workers and the supervisor, and whether `backlog` requests wait already. That there is
-no room find `worker/intake.py` and `supervisor/standby.py`, no thread `worker/thread_pool.py`."""
+"""The texts `overloaded: ...` of workers and the supervisor. `worker/intake.py` and `supervisor/standby.py` refuse: how
+many requests wait tells `shared_queue/producer.py`, that there is no thread `worker/thread_pool.py`.
+"""
 
 from __future__ import annotations
 

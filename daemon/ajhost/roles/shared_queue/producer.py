@@ -1,4 +1,6 @@
-"""The producer of the shared queue: requests wait in its ledger, their tokens in the queue, until a deadline passes."""
+"""The producer of the shared queue: requests wait in its ledger, their tokens in the queue, until a deadline passes.
+Says whether as many wait as `backlog` allows.
+"""
 
 from __future__ import annotations
 
