@@ -117,6 +117,31 @@ async def test_a_user_with_a_limit_of_its_own_serves_what_others_send_and_keeps_
     assert "max_payload grew" not in host.log_text()
 
 
+async def test_a_server_that_takes_no_headers_is_told_and_not_asked_to_take_an_error(
+    start_watched: StartWatched, start_router: StartRouter
+) -> None:
+    server, host, pages = await start_watched(HANDLERS | {"error": "error"})
+    router = await start_router()
+    await says_the_truth(host, pages, 2)
+    await server.stop()
+    server.configure("no_header_support: true")
+    await server.start()
+    place, told = server.url.removeprefix("nats://"), "the server takes no headers"
+    for worker in range(2):
+        await host.log(f"worker {worker}: waiting for NATS at {place}: {told}", timeout=BACK)
+    said = await says_the_truth(host, pages, 0, 2)
+    assert "headers" in said.reason
+    result = await host.command("check", "--connect")
+    assert result.status != 0, result
+    assert told in result.stderr
+    await server.stop()
+    server.configure("")
+    await server.start()
+    await subscribed_again(server, 2, BACK)
+    assert (await router.request("error")).verdict is Verdict.ERROR
+    await says_the_truth(host, pages, 2)
+
+
 async def test_reply_subjects_that_no_server_takes_cost_nobody_the_connection(
     start_watched: StartWatched, start_router: StartRouter
 ) -> None:

@@ -130,6 +130,9 @@ class ConnectAttempts:
             if self._tls_wanted and not self._tls_first:
                 raise ConnectionResetError(f"{error} without INFO; {_FIRST} = true if it begins with TLS") from error
             raise
+        if not self.info.headers:
+            # it ends each connection that publishes with headers (nats-server, `no_header_support`)
+            raise InfoError("the server takes no headers, in which errors are told to routers")
         self.largest_request = self.info.largest_request
         if first is not None:
             return
