@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -111,6 +112,27 @@ async def test_what_does_no_harm_by_itself_is_told_and_served(
     driver.module("acme", source + HANDLER)
     template = await start(driver.plan())
     assert [said in warning for warning in template.warnings].count(True) >= 1, template.warnings
+    assert (await (await fork(template)).report())["slot"] == 0
+
+
+RINGING = """
+import signal
+class Late(Exception): ...
+def ring(number, frame):
+    if frame.f_code.co_filename.endswith("channel.py"):  # not in the import, however long it takes
+        raise Late
+signal.signal(signal.SIGALRM, ring)
+signal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)
+"""
+
+
+async def test_a_timer_of_an_import_whose_handler_raises_does_not_end_the_template(
+    driver: TemplateDriver, start: Start, fork: Fork
+) -> None:
+    driver.module("acme", RINGING + HANDLER)
+    template = await start(driver.plan())
+    assert any("a timer that sends SIGALRM" in warning for warning in template.warnings), template.warnings
+    await asyncio.sleep(0.1)
     assert (await (await fork(template)).report())["slot"] == 0
 
 

@@ -116,6 +116,11 @@ class ImportWatch:
         self._functions = {key: getattr(module, name) for key, (module, name) in _CALLED.items()}
         self._limits, self._user, self._root = _soft_limits(), os.geteuid(), _root()
         self._probe = ForkProbe()
+        self._timers: list[str] = []
+
+    def stop_timers(self) -> None:
+        """Stops interval timers (setitimer(2)). A handler of their signals that raises would end the template."""
+        self._timers += [name for timer, name in _TIMERS.items() if signal.setitimer(timer, 0.0) != (0.0, 0.0)]
 
     def effects(self, stacks: int) -> list[ImportEffect]:
         """Returns what is different now; refused kinds and connections first.
@@ -212,10 +217,8 @@ class ImportWatch:
             name = signal.Signals(number).name
             lasts = "the host does not keep it" if number in _UNDONE else "every worker has it"
             yield ImportEffect(SIGNAL, name, f"{name} has {how}: {lasts}")
-        for timer, name in _TIMERS.items():
-            if signal.getitimer(timer) != (0.0, 0.0):
-                text = f"a timer that sends {name} runs in no worker: a fork does not copy it"
-                yield ImportEffect(TIMER, name, text)
+        for name in self._timers:
+            yield ImportEffect(TIMER, name, f"a timer that sends {name} runs in no worker: a fork does not copy it")
 
     def _fork_hooks(self, stacks: int) -> Iterator[ImportEffect]:
         took = self._probe.run(FORK_PROBE_LIMIT, stacks)

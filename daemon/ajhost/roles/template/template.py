@@ -92,6 +92,7 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> _
             watch = ImportWatch()
             with cleanup.collecting(), generators.collecting():
                 handlers = load_handlers(spec.handlers, spec.python)
+                watch.stop_timers()
             gc.collect()  # closes descriptors of unreachable objects, which are not reported then
             effects = watch.effects(stacks)
     except LoadFailed as failed:
