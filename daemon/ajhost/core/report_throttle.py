@@ -1,6 +1,7 @@
 """Limits repeated reports: in each process the first is written at once, later ones after a pause, with their number;
-stacks that are logged unasked once a minute for each route, by the whole host. How many records of one reason:
-`roles/attempt_records.py`."""
+stacks that are logged unasked once a minute for each route, by the whole host. `roles/attempt_records.py` has
+`[log.limits]`, by which `Throttle.count` holds records back.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Middleware: what may be one, and its call around every handler, the first of `python.middleware` outermost.
+"""Middleware: what may be one, and its call around every handler, the first of `python.middleware` outermost. It is put
+around coroutines by `handlers.py` at the load, around functions in threads by `worker/executor.py` at each start.
 
 async def traced(task, call):
     with tracer.start_as_current_span(task.type):

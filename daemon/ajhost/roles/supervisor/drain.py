@@ -1,6 +1,6 @@
 """Drains the host for `ajhost drain`, and ends that for `ajhost resume`: keeps who asked, says how much is left, finds
-at a start that the host was drained when it was killed, and ends the drain at a stop in order. `core/fleet.py` decides
-what workers do.
+at a start that the host was drained when it was killed, and decides whether the next start begins drained
+(`state_file.py` keeps it): not after a stop in order. `core/fleet.py` decides what workers do.
 
 A drain outlives reloads, workers, and a supervisor that is killed (`state_file.py`).
 """
