@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ajhost.core.timings import RENEW_FIRST
 from tests.support import processes
 from tests.support.factories import Enter, NewHost, StartHost, StartRouter
 from tests.support.host import Host
@@ -168,6 +169,16 @@ async def test_a_dead_template_is_followed_by_a_new_generation_and_workers_live_
         await load.sent(200)
     report = load.report()
     assert report.verdicts == {Verdict.COMPLETE: len(report.requests)}, report
+
+
+async def test_templates_that_die_one_after_the_other_are_replaced_more_and_more_slowly(start_host: StartHost) -> None:
+    host = await start_host()
+    for _ in range(4):
+        lines = len(host.output.lines)
+        os.kill(host.template(), signal.SIGKILL)
+        died = await host.log("the template died", since=lines)
+        serves = await host.log(lambda line: "worker 1 " in line and "serves" in line, since=lines)
+    assert serves.at - died.at >= 4 * RENEW_FIRST
 
 
 async def test_a_template_that_dies_while_the_host_waits_for_its_server_is_followed_by_a_new_one(

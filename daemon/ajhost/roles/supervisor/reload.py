@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -53,6 +54,7 @@ class Reloader:
         self._lock = asyncio.Lock()
         self._starting: asyncio.Task[TemplateProcess] | None = None
         self._ended = asyncio.Event()
+        self._renewed, self._delay = -math.inf, RENEW_FIRST
 
     def end(self) -> None:
         """Ends a reload under way as rejected, however long its imports would take: the host stops."""
@@ -147,8 +149,15 @@ class Reloader:
         return ""
 
     async def renew(self) -> None:
-        """Replaces a generation whose template died by one with the same settings. Tries until that works."""
-        delay = RENEW_FIRST
+        """Replaces a generation whose template died by one with the same settings. Tries until that works.
+
+        It pauses first if the one before was renewed a moment ago: the code itself may end each template, and every
+        new generation replaces all workers.
+        """
+        if time.monotonic() - self._renewed < RENEW_LONGEST:
+            await self._pause()
+        else:
+            self._delay = RENEW_FIRST
         while True:
             # the lock is held for one attempt only, so that a reload that mends the code can come between two
             async with self._lock:
@@ -161,12 +170,16 @@ class Reloader:
                 except Exception as error:  # whatever it is: without a template no worker is ever replaced
                     decision = Decision(False, repr(error))
             if decision.taken:
+                self._renewed = time.monotonic()
                 return
             _log.error("no new template: %s", decision.text)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    await self._ended.wait()
-            delay = min(delay * 2, RENEW_LONGEST)
+            await self._pause()
+
+    async def _pause(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._delay):
+                await self._ended.wait()
+        self._delay = min(self._delay * 2, RENEW_LONGEST)
 
 
 def _said(error: BaseException) -> str:
