@@ -30,6 +30,7 @@ from ajhost.adapters.linux import (
     stray_processes,
 )
 from ajhost.adapters.linux.channel import Channel, ChannelClosed, pair
+from ajhost.adapters.linux.descriptors import closing
 from ajhost.adapters.nats.credentials import trusts_interpreter
 from ajhost.core.timings import POLL_INTERVAL, REHEARSAL_LEAVE_LIMIT, REHEARSAL_SERVE_LIMIT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, Identity
@@ -279,10 +280,9 @@ def _runtime_problem(settings: Settings) -> str | None:
 
 
 def _directory_problem(directory: Path) -> str | None:
-    descriptor = runtime_directory.open_directory(directory)
-    found = os.fstat(descriptor)
-    os.close(descriptor)
-    if (problem := runtime_directory.trouble(directory, found)) is not None:
+    with closing(runtime_directory.open_directory(directory)) as descriptor:
+        problem = runtime_directory.trouble(directory, os.fstat(descriptor))
+    if problem is not None:
         return problem
     if os.access(directory, os.W_OK | os.X_OK):
         return None

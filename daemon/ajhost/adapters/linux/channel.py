@@ -17,6 +17,8 @@ from typing import Any
 
 import orjson
 
+from ajhost.adapters.linux.descriptors import closing
+
 _INLINE = 64 << 10
 """Messages of up to so many bytes go in one datagram."""
 _LONGEST = 64 << 20
@@ -70,11 +72,8 @@ class Channel:
         if len(body) <= _INLINE:
             self._send(body, descriptors)
             return
-        spilled = _memory_file(body)
-        try:
+        with closing(_memory_file(body)) as spilled:
             self._send(_SPILLED, [spilled, *descriptors])
-        finally:
-            os.close(spilled)
 
     def _send(self, body: bytes, descriptors: Sequence[int]) -> None:
         control = []

@@ -7,14 +7,24 @@ gets the number. The host would read from that file, and write to it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 _HIGHEST = 15_000
 """The kernel keeps a table with room for every number up to the highest in use: 8 bytes for each."""
+
+
+@contextlib.contextmanager
+def closing(descriptor: int) -> Iterator[int]:
+    """Closes the descriptor at the end of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def far_duplicate(descriptor: int) -> int:

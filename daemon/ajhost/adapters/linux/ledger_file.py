@@ -20,6 +20,7 @@ import weakref
 from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory
+from ajhost.adapters.linux.descriptors import closing
 from ajhost.ledger.layout import Geometry, Identity, LedgerError, create
 from ajhost.ledger.view import Ledger
 from ajhost.ledger.writer import LedgerWriter
@@ -244,13 +245,10 @@ def _map(descriptor: int, *, writable: bool = True) -> mmap.mmap:
 
 def locked_by(directory: Path, serial: int) -> int | None:
     """Returns the pid of the living process that owns the file; None when there is none."""
-    descriptor = _open(directory, serial, os.O_RDONLY)
-    try:
+    with closing(_open(directory, serial, os.O_RDONLY)) as descriptor:
         asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 1, 0)
         kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
         return None if kind == fcntl.F_UNLCK else pid
-    finally:
-        os.close(descriptor)
 
 
 def remove(directory: Path, serial: int) -> None:

@@ -21,6 +21,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from ajhost.adapters.linux.descriptors import closing
+
 LOCK, CONTROL, VIEW = "lock", "control", "view"
 """Names in it: the file with the host's pid, the socket for users who may act, the socket for users who may look."""
 _LONGEST_PID = 7
@@ -107,10 +109,10 @@ def trouble(directory: Path, found: os.stat_result) -> str | None:
     return None
 
 
-def lock(descriptor: int) -> bool:
-    """Locks the directory for as long as the descriptor is open. Returns False if another host has the lock."""
+def lock(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Locks a file or directory as long as the descriptor is open. Returns False if another process has the lock."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
@@ -125,13 +127,8 @@ def is_locked(directory: Path) -> bool:
         descriptor = open_directory(directory)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
+    with closing(descriptor):
+        return not lock(descriptor, fcntl.LOCK_SH)
 
 
 def holder(directory: Path) -> int:
@@ -176,8 +173,7 @@ def open_file(directory: Path, name: str, flags: int) -> int:
     :raises OSError: ELOOP for a link; EPERM for a file that is not regular, or belongs neither to the directory's owner
         nor to this user; any error of open(2).
     """
-    parent = open_directory(directory)
-    try:
+    with closing(open_directory(directory)) as parent:
         try:
             descriptor = os.open(name, flags | _FILE, 0o600, dir_fd=parent)
         except OSError as error:
@@ -186,11 +182,8 @@ def open_file(directory: Path, name: str, flags: int) -> int:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode) or found.st_uid not in (os.fstat(parent).st_uid, os.geteuid()):
             os.close(descriptor)
-            path = str(directory / name)
-            raise OSError(errno.EPERM, "no regular file of the directory's owner", path)
+            raise OSError(errno.EPERM, "no regular file of the directory's owner", str(directory / name))
         return descriptor
-    finally:
-        os.close(parent)
 
 
 def read_file(directory: Path, name: str, limit: int = 16 << 20) -> bytes:
@@ -208,16 +201,13 @@ def write_file(directory: Path, name: str, content: bytes) -> None:
 def replace_file(directory: Path, name: str, content: bytes) -> None:
     """Writes a file anew, so that a reader sees the old one or the new one, whole."""
     new = f"{name}.new"
-    parent = open_directory(directory)
-    try:
+    with closing(open_directory(directory)) as parent:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(new, dir_fd=parent)  # left by a process that was killed, or put there by another
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
         with open(os.open(new, flags, 0o600, dir_fd=parent), "wb") as file:
             file.write(content)
         os.rename(new, name, src_dir_fd=parent, dst_dir_fd=parent)
-    finally:
-        os.close(parent)
 
 
 def take_first(directory: Path, suffix: str = "") -> int:
@@ -232,12 +222,9 @@ def take_first(directory: Path, suffix: str = "") -> int:
     directory.mkdir(mode=0o700, exist_ok=True)
     for number in range(_MOST_FILES):
         descriptor = open_file(directory, f"{number}{suffix}", os.O_RDWR | os.O_CREAT)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-        else:
+        if lock(descriptor):
             return descriptor
+        os.close(descriptor)
     raise OSError(errno.EMFILE, "no file is free")
 
 

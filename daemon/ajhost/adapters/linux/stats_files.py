@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory
+from ajhost.adapters.linux.descriptors import closing
 from ajhost.core.route_stats import (
     HEADER_SIZE,
     MOST_PLACES,
@@ -93,8 +94,5 @@ def read_all(directory: Path) -> dict[str | None, RouteStats]:
 
 
 def _content(directory: Path, name: str) -> bytes:
-    descriptor = runtime_directory.open_file(directory, name, os.O_RDONLY)
-    try:
+    with closing(runtime_directory.open_file(directory, name, os.O_RDONLY)) as descriptor:
         return os.pread(descriptor, used_size(os.pread(descriptor, HEADER_SIZE, 0)), 0)
-    finally:
-        os.close(descriptor)

@@ -20,6 +20,7 @@ import struct
 import time
 from collections.abc import Mapping
 
+from ajhost.adapters.linux.descriptors import closing
 from ajhost.adapters.logs.log_record import RecordHandler, labels_of, text_of
 from ajhost.adapters.logs.prints import Priority, priority_of
 from ajhost.core.timings import JOURNAL_WRITE_LIMIT
@@ -91,20 +92,15 @@ class Journal:
     def _offer_file(self, data: bytes) -> bool:
         """Sends a record that is too large for a datagram as the descriptor of a sealed memfd."""
         try:
-            fd = os.memfd_create("ajhost-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+            with closing(os.memfd_create("ajhost-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)) as fd:
+                with open(fd, "wb", closefd=False) as file:
+                    file.write(data)
+                seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+                fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+                rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
+                self._socket.sendmsg([], [rights], 0, self._address)
         except OSError:
             return False
-        try:
-            with open(fd, "wb", closefd=False) as file:
-                file.write(data)
-            seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd]))
-            self._socket.sendmsg([], [rights], 0, self._address)
-        except OSError:
-            return False
-        finally:
-            os.close(fd)
         return True
 
     def close(self) -> None:

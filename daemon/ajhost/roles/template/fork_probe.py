@@ -10,6 +10,7 @@ import warnings
 from dataclasses import dataclass
 
 from ajhost.adapters.linux import os_error_texts
+from ajhost.adapters.linux.descriptors import closing
 from ajhost.adapters.linux.processes import wait_status
 from ajhost.core.timings import FORK_PROBE_FIRST_LIMIT
 
@@ -61,8 +62,7 @@ class ForkProbe:
             os.waitpid(child, 0)
             text = f"the at-fork hooks of the import took {in_parent:.1f} s before a fork, of {limit:g} s at most"
             return Fork(in_parent, f"{text}: no worker can be forked (os.register_at_fork)")
-        pidfd = os.pidfd_open(child)
-        try:
+        with closing(os.pidfd_open(child)) as pidfd:
             ended = select.poll()
             ended.register(pidfd, select.POLLIN)
             hangs = not ended.poll(limit * 1000)
@@ -72,8 +72,6 @@ class ForkProbe:
                     os.kill(child, signal.SIGKILL)
                 ended.poll(None)
             how = wait_status(pidfd)
-        finally:
-            os.close(pidfd)
         seconds = time.monotonic() - began
         if hangs:
             text = f"an at-fork hook of the import did not end within {limit:g} s in the forked process"
