@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from ajhost.adapters.linux import signal_actions
-from ajhost.adapters.linux.descriptors import far_duplicate
+from ajhost.adapters.linux.descriptors import closing, far_duplicate
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.retirement import TERMINATED
 
@@ -65,12 +65,9 @@ def _stacks_on_signal() -> int:
     Returns the file's descriptor. If no descriptor is free, the stacks go to stderr, and -1 is returned.
     """
     try:
-        low = os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)
-        try:
+        with closing(os.memfd_create("ajhost-stacks", os.MFD_CLOEXEC)) as low:
             fcntl.fcntl(low, fcntl.F_SETFL, os.O_APPEND)
             stacks = far_duplicate(low)
-        finally:
-            os.close(low)
     except OSError:
         stacks = -1
     faulthandler.register(signal.SIGUSR2, file=_STDERR if stacks < 0 else stacks, all_threads=True, chain=False)
@@ -133,11 +130,10 @@ class SignalKeeper:
             signal.signal(number, handler)
             current = signal.Handlers(current) if isinstance(current, int) else current
             _log.warning("%s: put back: %s", _set_by_user(number, current), _OURS[number])
-        if _handler_of(signal.SIGCHLD) == signal.SIG_DFL:
-            action = signal_actions.read(signal.SIGCHLD)
-            if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
-                self._child = action
-        else:
+        action = signal_actions.read(signal.SIGCHLD)
+        if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
+            self._child = action  # a sub-process was started since, and libuv's handler is in place
+        if _handler_of(signal.SIGCHLD) != signal.SIG_DFL:
             self._put_back_child()
         if _handler_of(signal.SIGUSR2) != signal.SIG_DFL:
             current = signal.getsignal(signal.SIGUSR2)
@@ -147,12 +143,8 @@ class SignalKeeper:
 
     def _put_back_child(self) -> None:
         """Restores Python's table and the kernel's action. Then the loop looks for children whose end it has missed."""
-        current = signal.getsignal(signal.SIGCHLD)
-        action = signal_actions.read(signal.SIGCHLD)
-        if signal_actions.handler_of(action) not in (signal_actions.NOTHING, self._python):
-            self._child = action  # a sub-process was started since, and libuv's handler is in place
+        text = _set_by_user(signal.SIGCHLD, signal.getsignal(signal.SIGCHLD))
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        text = _set_by_user(signal.SIGCHLD, current)
         if signal_actions.handler_of(self._child) == signal_actions.NOTHING:
             self._retire(f"{text}: {_CHILD}")
         signal_actions.write(signal.SIGCHLD, self._child)
