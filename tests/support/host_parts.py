@@ -39,10 +39,8 @@ from ajhost.roles.supervisor.recovery.remains import Remains
 from ajhost.roles.supervisor.standby import Standby
 from ajhost.settings.sections import (
     HandlerSettings,
-    LogSettings,
     NatsSettings,
     PythonSettings,
-    SignatureSettings,
     WorkerSettings,
 )
 from tests.support.nats import NatsServer, round_trip
@@ -119,9 +117,6 @@ class HostParts:
             PythonSettings(),
             WorkerSettings(count=1),
             (HandlerSettings("t", "m:f"),),
-            SignatureSettings(),
-            LogSettings(),
-            queues,
         )
         self.ledgers = LedgerCache(self.directory)
         self.ran: list[bytes] = []

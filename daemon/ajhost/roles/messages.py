@@ -168,7 +168,6 @@ class GenerationSpec:
     handlers: tuple[HandlerSettings, ...]
     signature: SignatureSettings = field(default_factory=SignatureSettings)
     log: LogSettings = field(default_factory=LogSettings)
-    queues: tuple[str, ...] = ()
     schemas: bool = False
     """Whether what is loaded is described with the JSON Schemas of its payloads."""
     tell_trust: bool = False

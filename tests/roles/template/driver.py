@@ -102,7 +102,6 @@ class TemplateDriver:
             handlers=tuple(HandlerSettings(f"r{i}", t) for i, t in enumerate((target, *more))),
             signature=SignatureSettings(),
             log=LogSettings(),
-            queues=("",),
         )
 
     async def problems(self, spec: GenerationSpec, timeout: float = TIMEOUT) -> list[str]:

@@ -62,7 +62,6 @@ class IntakeHarness(WorkerParts):
             PythonSettings(),
             WorkerSettings(count=1, concurrency=4, backlog=100),
             (HandlerSettings("t", "m:f"),),
-            queues=(DEFAULT,),
         )
         handlers = {"t": LoadedHandler("t", "m:f", handler, inspect.iscoroutinefunction(handler))}
         ledger, supervisor = LockedLedger(directory, serial), MappedLedger(directory, STANDBY)

@@ -172,7 +172,6 @@ def _spec(nats: NatsSettings, handlers: tuple[HandlerSettings, ...]) -> Generati
         handlers=handlers,
         signature=SignatureSettings(keys=("ab" * 32,)),
         log=LogSettings(level="debug"),
-        queues=("", "email:new"),
     )
 
 

@@ -68,7 +68,6 @@ class Generations(dict[int, Generation]):
             handlers=settings.handlers,
             signature=settings.signature,
             log=settings.log,
-            queues=tuple(queue.name for queue in self.queues),
             schemas=settings.nats.service,
             tell_trust=trusts_interpreter(settings.nats),
         )
