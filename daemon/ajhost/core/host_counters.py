@@ -47,6 +47,7 @@ class Counters:
     replaced: int = 0
     requeued: int = 0
     answered: int = 0
+    last_resort: int = 0
     reloads_taken: int = 0
     reloads_rejected: int = 0
     _most: dict[tuple[str, str | None], int] = field(default_factory=dict)

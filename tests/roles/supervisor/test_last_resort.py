@@ -10,6 +10,7 @@ import pytest
 
 from ajhost.core.connection_table import Lost
 from ajhost.core.fleet import Fleet
+from ajhost.core.host_counters import Counters
 from ajhost.core.timings import STANDBY_SUBSCRIBE_LIMIT
 from ajhost.roles.supervisor.last_resort import LastResort
 from tests.support.host_parts import SUBJECT, HostParts, body
@@ -20,7 +21,7 @@ from tests.support.waiting import until
 async def test_a_server_that_stands_still_while_we_subscribe_finds_us_when_it_goes_on(
     parts: HostParts,
 ) -> None:
-    last_resort = LastResort(parts.standby, Fleet(1 << 20))
+    last_resort = LastResort(parts.standby, Fleet(1 << 20), Counters())
     await parts.server.stand_still()
     began = time.monotonic()
     await last_resort.subscribe()  # somebody hangs, and waits for us

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ajhost.adapters.linux.stats_files import DIRECTORY, StatsFile
@@ -30,26 +30,20 @@ class AnswerRecords:
         self._file = StatsFile(runtime / DIRECTORY)
         recent = RecentAttempts(runtime)
         self._attempts = Attempts(self._file.writer(routes), routes, recent, log_completed=False)
+        self.limits = self._attempts.limits
         self.use_routes(routes)
         self._call_soon, self._untold = call_soon, deque[tuple[Outcome, TaskLabels, dict[str, str]]]()
         """`_untold`: attempts that the supervisor has answered and not logged yet, and of which worker they were."""
-
-    def limit(self, limits: Iterable[tuple[str, int]]) -> None:
-        self._attempts.limits.most = dict(limits)
 
     def use_routes(self, routes: Sequence[str]) -> None:
         self._routes = routes
         self._by_length = sorted(enumerate(routes), key=lambda found: -len(found[1]))
         self._attempts.use(self._file.writer(routes), routes)
 
-    def tick(self) -> None:
-        """Logs how many refusals were kept back, when that is due. Call it about once a second, or more often."""
-        self._attempts.limits.tick()
-
     def close(self) -> None:
         """Logs at once what is not logged yet."""
         self._tell(len(self._untold))
-        self._attempts.limits.close()
+        self.limits.close()
 
     def begun(self, ledger: Ledger, entry: Entry, outcome: Outcome) -> None:
         """Records an attempt that a worker began and cannot answer. Counts it now, and logs it later.

@@ -7,6 +7,7 @@ import asyncio
 
 from ajhost.adapters.fault_guard import Background
 from ajhost.core.fleet import Fleet
+from ajhost.core.host_counters import Counters
 from ajhost.core.timings import STANDBY_SUBSCRIBE_LIMIT
 from ajhost.roles.supervisor.standby import Standby
 
@@ -14,11 +15,9 @@ from ajhost.roles.supervisor.standby import Standby
 class LastResort:
     """The standby's subscription: as the fleet needs it, and once `stopping` is set as `Shutdown` says."""
 
-    def __init__(self, standby: Standby, fleet: Fleet) -> None:
-        self._standby, self._fleet = standby, fleet
+    def __init__(self, standby: Standby, fleet: Fleet, counters: Counters) -> None:
+        self._standby, self._fleet, self._counters = standby, fleet, counters
         self.stopping = False
-        self.subscriptions = 0
-        """How often the standby has subscribed."""
         self._subscribing: asyncio.Task[None] | None = None
         """Not None while it is subscribed. The task ends when the server has confirmed that."""
         self._lock = asyncio.Lock()
@@ -53,7 +52,7 @@ class LastResort:
                 standby = self._standby
                 if not standby.connection.connected:
                     return
-                self.subscriptions += 1
+                self._counters.last_resort += 1
                 self._subscribing = asyncio.create_task(standby.connection.subscribe(standby.subjects, standby.group))
             subscribing = self._subscribing
         await asyncio.wait({subscribing}, timeout=patience)

@@ -42,7 +42,7 @@ def snapshot(pool: WorkerPool, phase: SupervisorPhase, *, ready: bool) -> HostSt
         replaced=counters.replaced,
         requeued=counters.requeued,
         answered=counters.answered,
-        last_resort=phase.subscriptions,
+        last_resort=counters.last_resort,
         reloads={"taken": counters.reloads_taken, "rejected": counters.reloads_rejected},
         faults=dict(pool.guard.failures),
         workers=_states(pool),

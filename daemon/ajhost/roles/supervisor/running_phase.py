@@ -54,7 +54,7 @@ class RunningPhase(SupervisorPhase, LivenessEvents):
         self._standby, self._pool, self._notifier, self._strays = standby, pool, notifier, strays
         self._guard, self._spec, self._drainer = pool.guard, spec, drainer
         self._poison_tasks = PoisonTasks((h.route, h.max_crashes) for h in spec.handlers)
-        self._last_resort = LastResort(standby, pool.fleet)
+        self._last_resort = LastResort(standby, pool.fleet, pool.counters)
         self._recovery = Recovery(
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
@@ -82,10 +82,6 @@ class RunningPhase(SupervisorPhase, LivenessEvents):
     @property
     def retired(self) -> Sequence[Ledger]:
         return self._recovery.retired.ledgers
-
-    @property
-    def subscriptions(self) -> int:
-        return self._last_resort.subscriptions
 
     @property
     def idle(self) -> bool:

@@ -102,7 +102,7 @@ class Standby(Sink):
         self.producer.add_queues(queues)
         routes = [handler.route for handler in spec.handlers]
         self.answer_records.use_routes(routes)
-        self.answer_records.limit(spec.log.limits)
+        self.answer_records.limits.most = dict(spec.log.limits)
         self._checker = RequestChecker(
             spec.handlers, spec.workers.default_timeout, spec.signature, spec.nats.reply_prefixes, self._offset
         )
@@ -286,7 +286,7 @@ class Standby(Sink):
         self.producer.expire(now_ns)
         self.transport.out.confirm()
         self.transport.pause_or_resume()
-        self.answer_records.tick()
+        self.answer_records.limits.tick()
 
     @property
     def idle(self) -> bool:

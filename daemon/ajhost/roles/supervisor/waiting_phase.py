@@ -34,11 +34,6 @@ class SupervisorPhase:
         return ()
 
     @property
-    def subscriptions(self) -> int:
-        """How often the standby has subscribed as the last resort."""
-        return 0
-
-    @property
     def idle(self) -> bool:
         """Whether the standby is out of the queue group, and nothing is left to recover."""
         return False
