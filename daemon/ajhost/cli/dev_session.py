@@ -93,7 +93,7 @@ class DevSession:
         if self.server is not None:
             yield self.server
             return
-        server = EmbeddedNatsServer(self._place, jetstream=True)
+        server = EmbeddedNatsServer(self._place)
         server.start()  # in this thread: PR_SET_PDEATHSIG kills the server when the thread that started it ends
         try:
             yield server.url

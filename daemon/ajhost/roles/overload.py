@@ -21,8 +21,3 @@ UNTOLD = _OVERLOADED.text("the worker that refused it did not say so in time")
 def backlog_full(producer: Producer, backlog: int) -> str:
     """Returns why a request may not wait: `backlog` do. Empty if it may."""
     return _OVERLOADED.text(f"{backlog} requests wait already") if producer.full(backlog) else ""
-
-
-def no_thread(why: str) -> str:
-    """Returns the refusal of a task whose plain function finds no thread to run in."""
-    return _OVERLOADED.text(why)

@@ -55,7 +55,7 @@ def ajhost_nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Starts a nats-server with JetStream, one for all tests of the session, and yields its address."""
     from ajhost.adapters.nats.server_process import EmbeddedNatsServer, NatsServerFailed
 
-    server = EmbeddedNatsServer(tmp_path_factory.mktemp("nats"), jetstream=True)
+    server = EmbeddedNatsServer(tmp_path_factory.mktemp("nats"))
     problem = ""
     try:
         server.start()

@@ -77,11 +77,9 @@ class LineHandler(RecordHandler):
         where = f" [{one_line(about)}]" if about else ""
         lines = [f"{moment}.{int(record.msecs):03d} {level} {self._who}: {first}{where}"]
         lines += [f"    {line}" for line in further]
-        try:
+        with contextlib.suppress(OSError, ValueError):
             self._stream.write("\n".join(lines) + "\n")
             self._stream.flush()
-        except (OSError, ValueError):
-            pass
 
 
 class JsonHandler(RecordHandler):

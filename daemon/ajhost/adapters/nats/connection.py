@@ -8,6 +8,7 @@ as one task at a time, which `Drop` cancels. It writes the connection's status i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Coroutine, Iterable
 from random import Random
@@ -329,19 +330,16 @@ class Connection(Driver):
         failed = await self._attempts.log_in(self._machine.server)
         if failed is not None:
             return failed
-        urls, lame_duck = self._attempts.info.connect_urls, self._attempts.info.lame_duck
-        self._handle(Told(urls, lame_duck))
+        self._handle(Told(self._attempts.info.connect_urls, self._attempts.info.lame_duck))
         event = await self._subscriber.subscribe()
         # the connection may have ended with the very read that brought the last answer
         return self._reason_of_end() if event is None or self._end is not None else event
 
     async def _move(self, reason: Reason) -> Event | None:
         """Unsubscribes before the connection is ended, so that all that the server has sent it is in the ledger."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(MOVE_LIMIT):
                 await self._unsubscribe()
-        except TimeoutError:
-            pass
         self.transport.server.left_on_purpose()
         return Lost(reason, REASON_TEXTS[reason])
 

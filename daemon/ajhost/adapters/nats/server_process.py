@@ -24,13 +24,12 @@ class NatsServerFailed(Exception):
 class EmbeddedNatsServer:
     """A server on a free port of 127.0.0.1. It writes nothing to the terminal, and gets no Ctrl-C from it.
 
-    `directory` gets its log, and what JetStream stores if `jetstream`.
+    `directory` gets its log, and what JetStream stores.
     """
 
-    def __init__(self, directory: Path, *, jetstream: bool = False) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.url = ""
-        self._jetstream = jetstream
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -44,9 +43,8 @@ class EmbeddedNatsServer:
         command = [
             *(str(_binary()), "--addr", "127.0.0.1", "--port", "-1"),
             *("--ports_file_dir", str(ports), "--log", str(log)),
+            *("--jetstream", "--store_dir", str(self.directory / "jetstream")),
         ]
-        if self._jetstream:
-            command += ["--jetstream", "--store_dir", str(self.directory / "jetstream")]
         self._process = subprocess.Popen(
             ending_with_parent(command),
             stdin=subprocess.DEVNULL,

@@ -20,7 +20,8 @@ from ajhost.adapters.threads import ThreadCalls
 from ajhost.api import Task
 from ajhost.core.report_throttle import StacksGate
 from ajhost.protocol.outcome import Failed, Outcome, Terminated
-from ajhost.roles import attempt_records, overload
+from ajhost.protocol.reasons import FailureReason
+from ajhost.roles import attempt_records
 from ajhost.roles.middleware import around
 from ajhost.roles.worker import forked_child
 from ajhost.roles.worker.deadline_enforcement import Deadlines, exceeded
@@ -93,7 +94,7 @@ class Executor:
             try:
                 self._threads.run(attempt.thread_name, self._context.copy(), lambda: self._in_thread(attempt))
             except NoThreads as refusal:
-                failed = Failed(overload.no_thread(str(refusal)))
+                failed = Failed.because(FailureReason.OVERLOADED, str(refusal))
                 self._loop.call_soon(self._end, attempt, failed)
         if attempt.deadline < self._deadlines.soon_enough:
             self._deadlines.sweep_by(attempt.deadline)
@@ -121,7 +122,7 @@ class Executor:
                     forked_child.came_back()
                 outcome = outcome_of_result(result)
             except NoThreads as refusal:  # of a plain function behind middleware
-                outcome = Failed(overload.no_thread(str(refusal)))
+                outcome = Failed.because(FailureReason.OVERLOADED, str(refusal))
             except BaseException as error:
                 outcome = _outcome_of_error(error)
                 if attempt.phase is not ANSWERED:
