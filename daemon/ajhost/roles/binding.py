@@ -12,6 +12,7 @@ A handler of the task alone is called as it is. pydantic is imported for the fir
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import re
@@ -225,9 +226,9 @@ def _annotation(name: str, function: Callable[..., Any], parameter: inspect.Para
         return given
     holder = types.SimpleNamespace(__annotations__={parameter.name: given})
     try:
-        return typing.get_type_hints(holder, _globals(function), _closure(function), include_extras=True)[
-            parameter.name
-        ]
+        plain = _plain(function)
+        names, closure = getattr(plain, "__globals__", {}), _closure(plain)
+        return typing.get_type_hints(holder, names, closure, include_extras=True)[parameter.name]
     except Exception as error:
         if isinstance(given, str) and _TASK.match(given):
             return Task  # imported for the type checker alone, it or its State
@@ -252,19 +253,12 @@ def _plain(function: Any) -> Any:
             return function
 
 
-def _globals(function: Callable[..., Any]) -> dict[str, Any]:
-    return getattr(_plain(function), "__globals__", {})
-
-
-def _closure(function: Callable[..., Any]) -> dict[str, Any]:
-    plain = _plain(function)
-    names = getattr(getattr(plain, "__code__", None), "co_freevars", ())
+def _closure(function: Any) -> dict[str, Any]:
+    names = getattr(getattr(function, "__code__", None), "co_freevars", ())
     found = {}
-    for name, cell in zip(names, getattr(plain, "__closure__", None) or (), strict=False):
-        try:
+    for name, cell in zip(names, getattr(function, "__closure__", None) or (), strict=False):
+        with contextlib.suppress(ValueError):  # not assigned yet
             found[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
     return found
 
 

@@ -160,10 +160,8 @@ def _close_all(descriptors: list[int]) -> None:
 def _memory_file(body: bytes) -> int:
     descriptor = os.memfd_create("ajhost-message", os.MFD_CLOEXEC)
     try:
-        with open(descriptor, "wb", buffering=0, closefd=False) as file:
-            view = memoryview(body)
-            while view:
-                view = view[file.write(view) or 0 :]
+        with open(descriptor, "wb", closefd=False) as file:
+            file.write(body)
     except OSError:
         os.close(descriptor)
         raise

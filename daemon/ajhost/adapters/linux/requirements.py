@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
 
 _MANY_FILES = 1 << 16
@@ -54,12 +53,7 @@ def lacking_proc() -> str | None:
 def on_tmpfs(directory: Path) -> bool:
     """Whether the directory is in memory: on a disk each page that is written costs I/O."""
     device = os.stat(directory).st_dev
-    return any(d == device and kind in ("tmpfs", "ramfs") for d, kind in _mounts())
-
-
-def _mounts() -> Iterator[tuple[int, str]]:
+    number = f"{os.major(device)}:{os.minor(device)}"
     with open("/proc/self/mountinfo", encoding="utf-8") as lines:
-        for line in lines:
-            left, _, right = line.partition(" - ")
-            major, _, minor = left.split()[2].partition(":")
-            yield os.makedev(int(major), int(minor)), right.split()[0]
+        mounts = [line.partition(" - ") for line in lines]
+    return any(left.split()[2] == number and right.split()[0] in ("tmpfs", "ramfs") for left, _, right in mounts)

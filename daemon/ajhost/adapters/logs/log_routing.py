@@ -67,13 +67,6 @@ class HostLogger(logging.Logger):
                 self.callHandlers(record)
 
 
-class _Nothing(logging.Handler):
-    """Replaces `logging.lastResort`: the host's handler has written the record already."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        pass
-
-
 def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, str]]) -> None:
     """Makes `handler` the host's. `levels` are those of single loggers, by name."""
     global _handler, _own_level, _root_level
@@ -103,7 +96,7 @@ def install(handler: logging.Handler, level: str, levels: Iterable[tuple[str, st
     # otherwise it is `_call_handlers` already, or a hook of the application that calls it
     if logging.Logger.callHandlers is _original:
         logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign,assignment]
-    logging.lastResort = _Nothing()
+    logging.lastResort = logging.NullHandler()  # the host's handler has written the record already
     logging.basicConfig = _configure
 
 

@@ -38,12 +38,6 @@ class Generation:
         """The names of its routes; the index of one is the number in ledger entries."""
         return [handler.route for handler in self.spec.handlers]
 
-    def close(self) -> None:
-        """Ends its template. Its workers go on."""
-        if self.template is not None:
-            self.template.close()
-            self.template = None
-
 
 class Generations(dict[int, Generation]):
     """The generations that have a worker or are about to have one, by number."""
@@ -97,9 +91,10 @@ class Generations(dict[int, Generation]):
             generation.failures.append(why)
 
     def retire(self, alive: set[int]) -> None:
-        """Closes and forgets the generations that were in use and are not `alive` any more."""
+        """Forgets the generations that were in use and are not `alive` any more, and ends their templates."""
         for number in [n for n, generation in self.items() if generation.in_use and n not in alive]:
-            self.pop(number).close()
+            if (template := self.pop(number).template) is not None:
+                template.close()
 
     async def end_templates(self) -> None:
         templates = [generation.template for generation in self.values() if generation.template is not None]

@@ -43,6 +43,11 @@ _NO_FORK = "no fork"
 _REFUSED = "refused"
 """The kind of effects that no setting allows."""
 
+_MIXED_UP = {
+    CONNECTION: "read each other's answers. Connect in the first task of a worker",
+    RESULTS: "take each other's results. Make it in a lifespan",
+}
+"""Kinds of what workers must not share, and what they would do, and should."""
 _HARMLESS = frozenset(f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom"))
 _SYSLOG = ("/dev/log", "/run/systemd/journal/")
 """Datagram sockets to these may be shared: each datagram is a whole record, and has no answer."""
@@ -254,15 +259,10 @@ def verdict(effects: Sequence[ImportEffect], python: PythonSettings, workers: in
                 )
             elif effect.kind in (TIMEOUT, PATCH, PROCESS):
                 warnings.append(effect.text)
-        elif effect.kind == CONNECTION:
+        elif effect.kind in _MIXED_UP:
             errors.append(
-                f"{effect.text}: all workers would share it, and read each other's answers. Connect in the first "
-                f'task of a worker instead, or set python.preload = false, or python.allow_open = ["{effect.name}"]'
-            )
-        elif effect.kind == RESULTS:
-            errors.append(
-                f"{effect.text}: all workers would share it, and take each other's results. Make it in a lifespan "
-                f'instead, or set python.preload = false, or python.allow_open = ["{effect.name}"]'
+                f"{effect.text}: all workers would share it, and {_MIXED_UP[effect.kind]} instead, or set "
+                f'python.preload = false, or python.allow_open = ["{effect.name}"]'
             )
         else:
             warnings.append(effect.text)
@@ -275,10 +275,8 @@ def verdict(effects: Sequence[ImportEffect], python: PythonSettings, workers: in
 def _descriptors() -> list[tuple[int, str]]:
     found = []
     for name in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(OSError):  # the descriptor of listdir
             found.append((int(name), os.readlink(f"/proc/self/fd/{name}")))
-        except OSError:
-            continue  # the descriptor of listdir
     return sorted(found)
 
 
