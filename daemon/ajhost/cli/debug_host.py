@@ -29,7 +29,7 @@ from ajhost.protocol.subjects import host_subjects, route_of
 from ajhost.protocol.task_record import read_task
 from ajhost.protocol.unwrap import unwrap
 from ajhost.roles.handlers import LoadedHandler, LoadFailed, load_handlers
-from ajhost.settings.sections import Settings
+from ajhost.settings.sections import LogSettings, Settings
 from ajhost.testing.run_handler import as_stored, execute, lifespan
 
 _NO_DEADLINE = 365 * 86_400.0
@@ -46,7 +46,7 @@ def main(config: Path) -> None:
     except (BadConfiguration, LoadFailed) as error:
         echo_error(str(error))
         sys.exit(exit_status.BAD_CONFIGURATION)
-    configure(settings.log.level, "debug", None, None)
+    configure(LogSettings(settings.log.level), "debug")
     asyncio.run(_serve(settings, handlers))
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from ajhost.adapters.logs import log_outputs
+from ajhost.settings.sections import LogSettings
 from tests.adapters.systemd.test_journald import APPLICATION, DAEMON
 
 
@@ -26,7 +27,7 @@ class Terminal(io.StringIO):
 
 def test_a_record_is_one_readable_line(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    log_outputs.configure("info", "worker", 2, 7)
+    log_outputs.configure(LogSettings(), "worker", 2, 7)
     logging.getLogger("nats.aio").info("connected", extra={"aj_task": "T1", "aj_type": "email:new"})
     logging.getLogger("x").debug("not wanted")
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}"
@@ -37,8 +38,9 @@ def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_the
     # what Django does when it is set up
     code = (
         "import logging, os, time\nfrom ajhost.adapters.logs import log_outputs\n"
+        "from ajhost.settings.sections import LogSettings\n"
         "os.environ['TZ'] = 'Pacific/Kiritimati'\ntime.tzset()\n"
-        "log_outputs.configure('info', 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
+        "log_outputs.configure(LogSettings(), 'worker', 0, 1)\nlogging.getLogger('x').info(int(time.time()))\n"
     )
     for zone, offset in (
         ("Asia/Kathmandu", 20_700),
@@ -52,7 +54,7 @@ def test_an_application_that_sets_its_time_zone_leaves_the_lines_of_the_host_the
 
 def test_no_text_can_pass_for_a_record(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    log_outputs.configure("info", "supervisor", None, None)
+    log_outputs.configure(LogSettings(), "supervisor")
     APPLICATION.error("one\n2026-01-01 00:00:00.000 INFO    supervisor: forged\x1b[2J")
     first, second = stream.getvalue().splitlines()
     assert first.endswith("ERROR   supervisor: one")
@@ -64,9 +66,9 @@ def test_configuring_again_replaces_only_what_was_configured_here(
 ) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
     theirs = logging.NullHandler()
-    log_outputs.configure("info", "template", None, 3)
+    log_outputs.configure(LogSettings(), "template", None, 3)
     root.addHandler(theirs)
-    log_outputs.configure("warning", "worker", 0, 3)
+    log_outputs.configure(LogSettings("warning"), "worker", 0, 3)
     APPLICATION.warning("once")
     APPLICATION.info("not wanted")
     assert stream.getvalue().count("\n") == 1
@@ -93,14 +95,14 @@ def test_colours_are_for_terminals_that_want_them(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "stderr", stream)
-    log_outputs.configure("info", "supervisor", None, None)
+    log_outputs.configure(LogSettings(), "supervisor")
     APPLICATION.error("red?")
     assert ("\x1b[31mERROR  \x1b[0m" in stream.getvalue()) is coloured
 
 
 def test_warnings_are_logged(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
-    log_outputs.configure("info", "worker", 1, 1)
+    log_outputs.configure(LogSettings(), "worker", 1, 1)
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn("old habits", DeprecationWarning, stacklevel=1)
@@ -109,7 +111,7 @@ def test_warnings_are_logged(root: logging.Logger, monkeypatch: pytest.MonkeyPat
 
 def test_an_unknown_level_is_an_error(root: logging.Logger) -> None:
     with pytest.raises(ValueError, match="LOUD"):
-        log_outputs.configure("loud", "worker", 1, 1)
+        log_outputs.configure(LogSettings("loud"), "worker", 1, 1)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,8 @@ def test_processes_have_names_in_the_journal(role: str, slot: int | None, name: 
 def test_a_stderr_that_is_closed_takes_nothing_and_harms_nobody() -> None:
     program = (
         "from ajhost.adapters.logs import log_outputs; import logging\n"
-        "log_outputs.configure('info', 'worker', 1, 1)\n"
+        "from ajhost.settings.sections import LogSettings\n"
+        "log_outputs.configure(LogSettings(), 'worker', 1, 1)\n"
         "logging.getLogger().info('into the void'); print('went on')\n"
     )
     done = subprocess.run(

@@ -40,8 +40,9 @@ def run(script: str, form: str = "auto", levels: str = "()") -> list[str]:
     """The lines on stderr of a worker's process that runs the script."""
     prologue = (
         "import logging, logging.config, sys\nfrom ajhost.adapters.logs import log_outputs\n"
+        "from ajhost.settings.sections import LogSettings as Log\n"
         "own, app = logging.getLogger('ajhost.worker'), logging.getLogger('acme')\n"
-        f"log_outputs.configure('info', 'worker', 1, 2, form={form!r}, levels={levels})\n"
+        f"log_outputs.configure(Log(format={form!r}, levels={levels}), 'worker', 1, 2)\n"
     )
     environment = {k: v for k, v in os.environ.items() if k != "JOURNAL_STREAM"}
     done = subprocess.run(
@@ -66,7 +67,7 @@ def test_the_hosts_records_are_there_once_whatever_was_configured(what: str, for
 
 
 def test_after_a_fork_they_are_there_too() -> None:
-    script = f"{HOSTILE['dictConfig']}\nlog_outputs.configure('info', 'worker', 3, 2)\nown.info('here')"
+    script = f"{HOSTILE['dictConfig']}\nlog_outputs.configure(Log(), 'worker', 3, 2)\nown.info('here')"
     (line,) = run(script)
     assert line.endswith("INFO    worker 3: here")
 
@@ -92,16 +93,17 @@ def test_functions_of_the_logging_module_change_no_format() -> None:
 
 def test_an_applications_level_is_its_own() -> None:
     lines = run(
-        "logging.getLogger().setLevel('DEBUG')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.debug('wanted')"
+        "logging.getLogger().setLevel('DEBUG')\nlog_outputs.configure(Log(), 'worker', 1, 2)\napp.debug('wanted')"
     )
     assert len(lines) == 1
     assert (
-        run("logging.getLogger().setLevel('ERROR')\nlog_outputs.configure('info', 'worker', 1, 2)\napp.info('no')")
-        == []
+        run("logging.getLogger().setLevel('ERROR')\nlog_outputs.configure(Log(), 'worker', 1, 2)\napp.info('no')") == []
     )
     lines = run("logging.basicConfig(level='DEBUG', format='%(message)s')\napp.debug('wanted')\nown.debug('not')")
     assert lines == ["wanted"]
-    lines = run("log_outputs.configure('warning', 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')")
+    lines = run(
+        "log_outputs.configure(Log('warning'), 'worker', 1, 2)\napp.info('no')\nown.info('no')\nown.warning('yes')"
+    )
     assert len(lines) == 1
 
 
@@ -195,7 +197,7 @@ own.error('no exception')
 """
 
 
-@pytest.mark.parametrize("again", ["", "log_outputs.configure('info', 'worker', 3, 2)"], ids=["", "before a fork"])
+@pytest.mark.parametrize("again", ["", "log_outputs.configure(Log(), 'worker', 3, 2)"], ids=["", "before a fork"])
 def test_a_hook_on_logging_hears_of_exceptions_that_handlers_let_through(again: str) -> None:
     script = f"import sys\nsys.stdout = sys.stderr\n{SENTRY}\n{again}\n{RAISED}\napp.error('theirs')"
     lines = run(script)

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, TextIO
 from zoneinfo import ZoneInfo
@@ -22,6 +22,7 @@ from ajhost.adapters.logs.log_record import RecordHandler, labels_of, level_of, 
 from ajhost.adapters.logs.prints import keep_streams, redirect_prints
 from ajhost.adapters.systemd.journald import Journal, JournalHandler, bound_stdio, is_attached
 from ajhost.protocol.safe_text import one_line
+from ajhost.settings.sections import LogSettings
 
 _NUMBERS = frozenset(("aj_tries", "aj_count", "aj_worker_slot", "aj_worker_pid"))
 _LEVELS = {2: "critical", 3: "error", 4: "warning", 5: "info", 6: "info", 7: "debug"}
@@ -133,27 +134,18 @@ def _value(name: str, text: str) -> object:
         return text
 
 
-def configure(
-    level: str,
-    role: str,
-    slot: int | None,
-    generation: int | None,
-    *,
-    form: str = "auto",
-    levels: Iterable[tuple[str, str]] = (),
-) -> None:
+def configure(log: LogSettings, role: str, slot: int | None = None, generation: int | None = None) -> None:
     """Sends all records of this process, those of libraries and `warnings` included, to the journal or to stderr.
 
-    To be called again in each process after a fork. `level` is a name like `info`, `levels` has those of single
-    loggers; `role` is `supervisor`, `template` or `worker`; `form` is `auto` (the journal, else lines) or `json`. What
-    an application configures stays, see `log_routing.py`. Raises ValueError for an unknown level.
+    To be called again in each process after a fork. `role` is `supervisor`, `template` or `worker`. What an application
+    configures stays, see `log_routing.py`. Raises ValueError for an unknown level.
     """
     logging.raiseExceptions = False
     logging.captureWarnings(True)
     if role != "supervisor":  # the supervisor imports no handlers
         keep_streams()
     handler: LineHandler | JsonHandler | JournalHandler
-    if form == "json":
+    if log.format == "json":
         constant = {"role": role, "slot": slot, "generation": generation}
         handler = JsonHandler({name: value for name, value in constant.items() if value is not None})
     elif is_attached():
@@ -165,7 +157,7 @@ def configure(
         handler = LineHandler(_stderr(), role if slot is None else f"{role} {slot}")
     if role != "supervisor" and not isinstance(handler, LineHandler):
         redirect_prints(handler.print_line)
-    log_routing.install(handler, level, levels)
+    log_routing.install(handler, log.level, log.levels)
 
 
 def _stderr() -> TextIO | None:

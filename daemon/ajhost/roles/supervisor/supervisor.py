@@ -60,7 +60,7 @@ class StartupFailed(Exception):
 
 def configure_log(log: LogSettings) -> None:
     """Writes the supervisor's records as `[log]` says, from now on."""
-    log_outputs.configure(log.level, "supervisor", None, None, form=log.format, levels=log.levels)
+    log_outputs.configure(log, "supervisor")
 
 
 class Supervisor(PoolEvents):

@@ -79,8 +79,7 @@ def _serve(channel: Channel, stacks: int, run: Run, cleanup: ImportCleanup) -> _
     assert isinstance(order, messages.LoadOrder)
     spec = order.spec
     # before the imports, so that their log records are formatted; what they configure themselves stays
-    log = spec.log
-    log_outputs.configure(log.level, "template", None, spec.generation, form=log.format, levels=log.levels)
+    log_outputs.configure(spec.log, "template", None, spec.generation)
     # resolved, so that this generation goes on with its release when a symbolic link is set to the next one
     sys.path[:0] = [os.path.realpath(entry) for entry in spec.python.path]
     handlers: dict[str, LoadedHandler] | None = None

@@ -34,8 +34,7 @@ def run(
     queues: Sequence[tuple[str, socket.socket, socket.socket]],
 ) -> NoReturn:
     """Runs a worker to its end. Called in the forked process, with all signals blocked."""
-    log, slot = spec.log, worker_spec.slot
-    log_outputs.configure(log.level, "worker", slot, worker_spec.generation, form=log.format, levels=log.levels)
+    log_outputs.configure(spec.log, "worker", worker_spec.slot, worker_spec.generation)
     stacks = signals.prepare()
     signal.pthread_sigmask(signal.SIG_SETMASK, set())
     if worker_spec.supervisor_place:
