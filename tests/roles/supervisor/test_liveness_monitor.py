@@ -29,7 +29,7 @@ class WatchedWorker:
 
     def __init__(self, parts: HostParts) -> None:
         self.scene = RecoveryScene(parts)
-        self.monitor = LivenessMonitor(parts.standby, GUARD, self)
+        self.monitor = LivenessMonitor(parts.standby, GUARD, self.hang_began, self.hang_ended)
         self.hung: list[float] = []
         self.recovered: list[float] = []
         self.looks: list[tuple[float, float]] = []

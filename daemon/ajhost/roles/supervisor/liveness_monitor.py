@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import proc, processes, tcp
@@ -163,19 +163,13 @@ class _Watched:
     """It hangs when its last heartbeat is older than this."""
 
 
-class LivenessEvents(Protocol):
-    """The events of the monitor; `RunningPhase` handles them."""
-
-    def hang_began(self, worker: WorkerProcess) -> None:
-        """Called once for each connection that a worker hangs on."""
-
-    def hang_ended(self, worker: WorkerProcess) -> None:
-        """Called once for each hang that ends."""
+Event = Callable[[WorkerProcess], None]
 
 
 class LivenessMonitor:
-    def __init__(self, standby: Standby, guard: FaultGuard, events: LivenessEvents) -> None:
-        self._standby, self._guard, self._events = standby, guard, events
+    def __init__(self, standby: Standby, guard: FaultGuard, on_hang: Event, on_hang_ended: Event) -> None:
+        """`on_hang`: called once for each connection that a worker hangs on; `on_hang_ended`: once for each hang that ends."""
+        self._standby, self._guard, self._on_hang, self._on_hang_ended = standby, guard, on_hang, on_hang_ended
         self._watched: dict[int, _Watched] = {}
         self.calm = False
         """Whether no worker hung or had missed a heartbeat at the last check."""
@@ -282,7 +276,7 @@ class LivenessMonitor:
         again = "" if watched.hang is None else " again"
         watched.hang, worker.hangs = _Hang(now_ns, worker.ledger.words[Word.EPOCH]), True
         _log.warning("%s hangs%s: %s", worker, again, self._why(worker, sign, seen))
-        self._events.hang_began(worker)
+        self._on_hang(worker)
 
     @staticmethod
     def _why(worker: WorkerProcess, sign: LifeSign, seen: Observation) -> str:
@@ -299,7 +293,7 @@ class LivenessMonitor:
             watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
         watched.hang, worker.hangs = None, False
         _log.warning("%s goes on after hanging", worker)
-        self._events.hang_ended(worker)
+        self._on_hang_ended(worker)
 
     def _expire(self, worker: WorkerProcess, hang: _Hang, now: float) -> None:
         if not hang.stacks_at:

@@ -24,7 +24,7 @@ from ajhost.roles.supervisor.control_socket import Decision
 from ajhost.roles.supervisor.drain import Drainer
 from ajhost.roles.supervisor.fd_store import FdStore
 from ajhost.roles.supervisor.last_resort import LastResort
-from ajhost.roles.supervisor.liveness_monitor import LivenessEvents, LivenessMonitor
+from ajhost.roles.supervisor.liveness_monitor import LivenessMonitor
 from ajhost.roles.supervisor.memory_limit import MemoryLimit
 from ajhost.roles.supervisor.readiness import status_line
 from ajhost.roles.supervisor.recovery.procedure import Recovery
@@ -37,7 +37,7 @@ from ajhost.roles.supervisor.worker_process import WorkerProcess
 _log = logging.getLogger("ajhost.supervisor")
 
 
-class RunningPhase(SupervisorPhase, LivenessEvents):
+class RunningPhase(SupervisorPhase):
     """The phase with a connected standby. `spec` is the first generation's."""
 
     def __init__(
@@ -59,7 +59,7 @@ class RunningPhase(SupervisorPhase, LivenessEvents):
             standby.directory, standby, fd_store, self._poison_tasks, pool.counters, pool.guard,
             pool.fleet, self._last_resort, pool.background,
         )  # fmt: skip
-        self._liveness = LivenessMonitor(standby, pool.guard, self)
+        self._liveness = LivenessMonitor(standby, pool.guard, self._hang_began, self._hang_ended)
         self._memory = MemoryLimit(pool.guard)
         self._history = StatsHistory(pool.runtime)
         self._status_at = self._tick_at = 0.0
@@ -106,11 +106,11 @@ class RunningPhase(SupervisorPhase, LivenessEvents):
         self._pool.background.spawn(self._recovery.recover_dead(worker, how))
         self._strays.hunt()
 
-    def hang_began(self, worker: WorkerProcess) -> None:
+    def _hang_began(self, worker: WorkerProcess) -> None:
         self._pool.handle(Hung(worker.serial))
         self._pool.background.spawn(self._recovery.recover_hung(worker))
 
-    def hang_ended(self, worker: WorkerProcess) -> None:
+    def _hang_ended(self, worker: WorkerProcess) -> None:
         self._pool.handle(HangEnded(worker.serial))
 
     def apply_generation(self, spec: GenerationSpec) -> None:
