@@ -21,7 +21,7 @@ import orjson
 
 from ajhost.adapters.linux.proc import children
 from ajhost.adapters.linux.processes import ending_with_parent
-from ajhost.adapters.nats.dev_client import Passed, TaskTap
+from ajhost.adapters.nats.dev_client import Passed, task_tap
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.cli.dev_directory import SETTINGS, make_place
 from ajhost.cli.options import BadConfiguration, load_settings
@@ -82,7 +82,7 @@ class DevSession:
                 context = nats_context(self.context, url) if self.context else contextlib.nullcontext()
                 self._write_settings()
                 with context:
-                    async with TaskTap(url, _show):
+                    async with task_tap(url, _show):
                         await self._serve()
         finally:
             shutil.rmtree(self._place, ignore_errors=True)

@@ -14,7 +14,6 @@ import errno
 import fcntl
 import mmap
 import os
-import stat
 import struct
 import weakref
 from pathlib import Path
@@ -38,14 +37,7 @@ def path_of(directory: Path, serial: int) -> Path:
 def serials(directory: Path) -> list[int]:
     """Returns the serials of all ledger files there, oldest first. Links, pipes and directories are not ledgers."""
     found = (path for path in directory.glob(f"*{_SUFFIX}") if path.stem.isascii() and path.stem.isdecimal())
-    return sorted(int(path.stem) for path in found if _is_regular(path))
-
-
-def _is_regular(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except FileNotFoundError:
-        return False
+    return sorted(int(path.stem) for path in found if not path.is_symlink() and path.is_file())
 
 
 def clear_unfinished(directory: Path) -> None:

@@ -132,7 +132,8 @@ def _process_limits() -> Iterator[_Limit]:
         used, user = _threads_of_user(), os.getuid()
         yield f"user {user} may have {most} processes, {used} are there: ulimit -u, LimitNPROC=", used, most
     with contextlib.suppress(OSError, ValueError):
-        threads, used = int((_KERNEL / "threads-max").read_text()), _threads_of_machine()
+        threads = int((_KERNEL / "threads-max").read_text())
+        used = int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
         if used >= threads:
             yield f"the machine may have {threads} threads: sysctl kernel.threads-max", used, threads
 
@@ -148,10 +149,6 @@ def _threads_of_user() -> int:
                 if int(fields["Uid"].split()[0]) == os.getuid():
                     found += int(fields["Threads"])
     return found
-
-
-def _threads_of_machine() -> int:
-    return int(Path("/proc/loadavg").read_text().split()[3].partition("/")[2])
 
 
 def _memory() -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import nats
@@ -32,37 +33,32 @@ class Passed:
     seconds: float
 
 
-class TaskTap:
-    """Observes requests and replies, and calls `passed` for each pair. To be entered in a running event loop."""
+@contextlib.asynccontextmanager
+async def task_tap(url: str, passed: Callable[[Passed], None]) -> AsyncIterator[None]:
+    """Observes requests and replies while the block runs, and calls `passed` for each pair."""
+    waiting: dict[str, tuple[float, str, bytes]] = {}
 
-    def __init__(self, url: str, passed: Callable[[Passed], None]) -> None:
-        self._url, self._passed = url, passed
-        self._client: Client | None = None
-        self._waiting: dict[str, tuple[float, str, bytes]] = {}
-
-    async def __aenter__(self) -> None:
-        self._client = await _connect(self._url)
-        for subject in _REQUESTS:
-            await self._client.subscribe(subject, cb=self._request)
-        await self._client.subscribe(_REPLIES, cb=self._reply)
-        await self._client.flush()
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._client is not None
-        await self._client.close()
-
-    async def _request(self, message: Msg) -> None:
+    async def request(message: Msg) -> None:
         if not message.reply:
             return
-        if len(self._waiting) >= _MOST:
-            self._waiting.pop(next(iter(self._waiting)))
-        self._waiting[message.reply] = (time.monotonic(), message.subject, message.data)
+        if len(waiting) >= _MOST:
+            waiting.pop(next(iter(waiting)))
+        waiting[message.reply] = (time.monotonic(), message.subject, message.data)
 
-    async def _reply(self, message: Msg) -> None:
-        if (found := self._waiting.pop(message.subject, None)) is not None:
+    async def reply(message: Msg) -> None:
+        if (found := waiting.pop(message.subject, None)) is not None:
             began, subject, task = found
-            took = time.monotonic() - began
-            self._passed(Passed(subject, task, message.headers or {}, message.data, took))
+            passed(Passed(subject, task, message.headers or {}, message.data, time.monotonic() - began))
+
+    client = await _connect(url)
+    try:
+        for subject in _REQUESTS:
+            await client.subscribe(subject, cb=request)
+        await client.subscribe(_REPLIES, cb=reply)
+        await client.flush()
+        yield
+    finally:
+        await client.close()
 
 
 async def serve(

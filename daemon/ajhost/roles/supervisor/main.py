@@ -10,7 +10,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ajhost.adapters.linux import os_error_texts, processes, requirements, runtime_directory, tcp
 from ajhost.adapters.linux.runtime_directory import UnfitDirectory
@@ -18,9 +17,6 @@ from ajhost.adapters.systemd.notify import Notifier
 from ajhost.roles.supervisor.runtime_files import RuntimeFiles
 from ajhost.roles.supervisor.supervisor import StartupFailed, Supervisor, configure_log
 from ajhost.settings.sections import Settings
-
-if TYPE_CHECKING:
-    from ajhost.adapters.http import HttpServer
 
 _log = logging.getLogger("ajhost.supervisor")
 
@@ -62,20 +58,16 @@ async def _serve(settings: Settings, load: Callable[[], Settings], notifier: Not
     supervisor = Supervisor(settings, load, notifier)
     asyncio.get_running_loop().set_exception_handler(supervisor.guard.of_loop)
     await files.listen(settings.file, supervisor.actions, supervisor.view)
-    keeping = asyncio.create_task(files.keep(supervisor))
-    web: HttpServer | None = None
-    try:
+    with contextlib.ExitStack() as at_end:
+        at_end.callback(files.close_sockets)
+        at_end.callback(asyncio.create_task(files.keep(supervisor)).cancel)
         if settings.http is not None:
             # here, so that a host that does not serve HTTP starts without its libraries
             from ajhost.roles.supervisor.http_endpoints import listen
 
             web = await listen(settings.http, settings.runtime.directory, supervisor)
+            at_end.callback(web.close)
         await supervisor.run()
-    finally:
-        if web is not None:
-            web.close()
-        keeping.cancel()
-        files.close_sockets()
 
 
 @contextlib.contextmanager

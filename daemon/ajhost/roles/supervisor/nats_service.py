@@ -18,8 +18,6 @@ from ajhost.protocol.subjects import subjects_of
 from ajhost.protocol.timestamps import render
 from ajhost.roles.handlers import HandlerDescription
 
-_NAME = "ajhost"
-
 
 class ServiceResponder:
     """The service. `serves`: whether any worker is in the queue group; otherwise there is no answer.
@@ -33,7 +31,7 @@ class ServiceResponder:
         self._runtime, self._serves, self._loaded = runtime, serves, loaded
         host = socket.gethostname()
         self._service = Service(
-            name=_NAME,
+            name="ajhost",
             id=f"{serial:x}",
             version=__version__,
             description="Python handlers for Choria AsyncJobs",

@@ -146,7 +146,8 @@ class ImportWatch:
             *self._fork_hooks(stacks),  # last, since it sets SIGCHLD to its default
         ]
         if (timeout := socket.getdefaulttimeout()) != self._timeout:
-            text = f"the default timeout of sockets is {_seconds(timeout)} (socket.setdefaulttimeout)"
+            now = "none" if timeout is None else f"{timeout:g} s"
+            text = f"the default timeout of sockets is {now} (socket.setdefaulttimeout)"
             found.append(ImportEffect(TIMEOUT, "timeout", f"{text}: every new socket of a handler has it"))
         return sorted(found, key=lambda effect: effect.kind not in (_REFUSED, CONNECTION, RESULTS))
 
@@ -398,10 +399,6 @@ def _handler_name(handler: object) -> str:
         return handler.name
     name = getattr(handler, "__qualname__", type(handler).__qualname__)
     return f"the handler {getattr(handler, '__module__', '?')}.{name}"
-
-
-def _seconds(timeout: float | None) -> str:
-    return "none" if timeout is None else f"{timeout:g} s"
 
 
 def _soft_limits() -> dict[str, float]:
