@@ -168,7 +168,7 @@ Event = Callable[[WorkerProcess], None]
 
 class LivenessMonitor:
     def __init__(self, standby: Standby, guard: FaultGuard, on_hang: Event, on_hang_ended: Event) -> None:
-        """`on_hang` is called once for each connection that a worker hangs on, `on_hang_ended` for each hang that ends."""
+        """`on_hang` is called for each connection that a worker hangs on, `on_hang_ended` for each hang that ends."""
         self._standby, self._guard, self._on_hang, self._on_hang_ended = standby, guard, on_hang, on_hang_ended
         self._watched: dict[int, _Watched] = {}
         self.calm = False
