@@ -19,7 +19,9 @@ HANDLERS = {"echo": "echo"}
 BACK = 6.0
 
 
-@pytest.mark.parametrize("what", sweep(["empty", "half", "gone", "a directory", "not text"], "half", "gone"))
+@pytest.mark.parametrize(
+    "what", sweep(["empty", "half", "gone", "a directory", "a FIFO", "not text"], "half", "a FIFO")
+)
 async def test_credentials_that_cannot_be_read_at_a_reconnect_are_told_and_the_last_good_ones_used(
     tmp_path: Path, start_watched: StartWatched, what: str
 ) -> None:
@@ -38,6 +40,9 @@ async def test_credentials_that_cannot_be_read_at_a_reconnect_are_told_and_the_l
         case "a directory":
             file.unlink()
             file.mkdir()
+        case "a FIFO":
+            file.unlink()
+            os.mkfifo(file)
         case _:
             file.write_bytes(os.urandom(500))
     await server.restart()

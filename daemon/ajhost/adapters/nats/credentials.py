@@ -4,9 +4,11 @@ replaced, empty or absent, its last good contents are used, and the log says so.
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 import ssl
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,7 +27,7 @@ from ajhost.protocol.credential_files import (
     read_word,
 )
 from ajhost.protocol.server_url import read_server_url
-from ajhost.settings.sections import NatsSettings
+from ajhost.settings.sections import NatsSettings, TlsSettings
 
 _log = logging.getLogger("ajhost.nats")
 _LARGEST = 1 << 20
@@ -85,7 +87,7 @@ class Credentials:
         if wants_tls(settings):
             tls = settings.tls
             place = Path() if tls is None else tls.ca or tls.cert or Path()
-            self._readers["tls"] = (place, lambda: tls_context(tls))
+            self._readers["tls"] = (place, functools.partial(_read_tls, tls))
         self._good: dict[str, tuple[Any, float]] = {
             key: (word, time.monotonic())
             for key, word in (("password_file", settings.password), ("token_file", settings.token))
@@ -134,7 +136,22 @@ class Credentials:
         self._repeated.tell(logging.WARNING, f"{key} {error}", "%s; using what was read %.0f s ago", error, ago)
 
 
+def _read_tls(tls: TlsSettings | None) -> ssl.SSLContext:
+    for path in (tls.ca, tls.cert, tls.key) if tls is not None else ():
+        if path is not None:
+            _refuse_special(path)
+    return tls_context(tls)
+
+
+def _refuse_special(path: Path) -> None:
+    """Raises OSError for a FIFO or a device: the thread that opens it may wait for ever (fifo(7))."""
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
+
+
 def _read_file(path: Path, read: Callable[[bytes], Any]) -> Any:
+    _refuse_special(path)
     with path.open("rb") as file:
         content = file.read(_LARGEST + 1)
     if len(content) > _LARGEST:
