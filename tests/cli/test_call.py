@@ -407,6 +407,10 @@ async def test_a_terminal_sees_that_it_waits_and_for_how_long(client: Client, co
         (("echo", "--subject", "a.*"), "no subject that can be asked on"),
         (("echo", "--subject", "a", "--route", "b"), "one of the two"),
         (("echo", "--sign", "/no/such/file"), "no such file"),
+        (("echo", "--sign", "/dev/zero"), "must be hexadecimal"),
+        (("echo", "@/dev/zero"), "/dev/zero: more than 64 MiB"),
+        (("echo", "--route", "a b"), "no route that can be asked for"),
+        (("echo", "--tries", "9" * 20), "64-bit"),
         (("echo", "--sign", "/dev/null", "--queue", ""), "seed must have 32 bytes"),
     ],
 )

@@ -136,7 +136,7 @@ def call(
 
     try:
         read_task((request := make()).body)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # orjson's TypeError: a number of tries of more than 64 bits
         raise click.UsageError(f"no router sends such a task: {error}") from None
     nats = NatsSettings() if settings is None else settings.nats
     if count is not None:
@@ -171,9 +171,12 @@ def _call_many(nats: NatsSettings, test: LoadTest, *, as_json: bool) -> int:
 
 def _check_usage(route: str | None, subject: str | None, count: int | None, rate: float | None) -> None:
     from ajhost.protocol.frames import is_plain_subject
+    from ajhost.protocol.subjects import subjects_of
 
     if rate is not None and count is None:
         raise click.UsageError("--rate is for --count")
+    if route and not is_plain_subject(subjects_of(route)[0].encode(errors="surrogateescape")):
+        raise click.UsageError(f"--route: {route!r} is no route that can be asked for")
     if subject is None:
         return
     if route is not None:

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import click
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 COMPLETE, ERROR, TERMINATE, NO_RESPONDERS, NO_ANSWER = (
     "complete", "AJ-Error", "AJ-Terminate", "no responders", "no answer",
 )  # fmt: skip
+_LONGEST_SEED = 4096
+"""Bytes that are read of a file that should hold a seed: a device may never end."""
 _STATUS = {COMPLETE: exit_status.OK, ERROR: exit_status.NO, TERMINATE: exit_status.TERMINATED}
 
 
@@ -90,7 +92,8 @@ def read_signing_seed(file: Path) -> bytes:
     from ajhost.protocol.signature import read_seed
 
     try:
-        return read_seed(file.read_bytes().decode("ascii", "replace"))
+        with file.open("rb") as opened:
+            return read_seed(opened.read(_LONGEST_SEED).decode("ascii", "replace"))
     except OSError as error:
         raise click.UsageError(f"--sign: {file}: {error.strerror or error}") from None
     except ValueError as error:
@@ -102,13 +105,23 @@ def payload_of(argument: str | None) -> bytes:
     if argument is None:
         return b""
     if argument == "-":
-        return b"" if sys.stdin is None else sys.stdin.buffer.read()
+        return b"" if sys.stdin is None else _read_payload(sys.stdin.buffer, "stdin")
     if argument.startswith("@"):
         try:
-            return Path(argument[1:]).read_bytes()
+            with Path(argument[1:]).open("rb") as file:
+                return _read_payload(file, argument[1:])
         except OSError as error:
             raise click.UsageError(f"{argument[1:]}: {error.strerror or error}") from None
     return os.fsencode(argument)
+
+
+def _read_payload(file: BinaryIO, name: str) -> bytes:
+    from ajhost.protocol.server_info import MOST_MAX_PAYLOAD
+
+    data = file.read(MOST_MAX_PAYLOAD + 1)
+    if len(data) > MOST_MAX_PAYLOAD:  # nats-server, `MAX_PAYLOAD_MAX_SIZE`; and /dev/zero never ends
+        raise click.UsageError(f"{name}: more than {MOST_MAX_PAYLOAD >> 20} MiB, which no NATS server takes")
+    return data
 
 
 async def ask(nats: NatsSettings, request: Request, timeout: float) -> Answer:
