@@ -12,17 +12,10 @@ from itertools import chain
 from pathlib import Path
 
 from ajhost.adapters.linux import ledger_file, runtime_directory
+from ajhost.core import status_report
 from ajhost.core.fleet import WorkerState
 from ajhost.core.host_counters import Held, counts_of, held_in
-from ajhost.core.status_report import (
-    SERVING,
-    ConnectionReport,
-    StatusReport,
-    SupervisorStatus,
-    TaskStatus,
-    WorkerStatus,
-    worker_state,
-)
+from ajhost.core.status_report import ConnectionReport, StatusReport, SupervisorStatus, TaskStatus, WorkerStatus
 from ajhost.core.timings import SUPERVISOR_SILENT
 from ajhost.ledger.layout import SUPERVISOR_SLOT, LedgerError, Word
 from ajhost.ledger.view import Ledger
@@ -63,7 +56,7 @@ def read_status(directory: Path, own: int | None = None, own_ledger: Ledger | No
         held.connection = ConnectionReport("waiting", "", uptime_s, state.waiting, 0)
     draining = state.pid == pid and state.draining
     outside = not held.recovers and all(worker.state in _OUTSIDE for worker in held.workers)
-    serves = state.pid == pid and state.ready and any(worker.state == SERVING for worker in held.workers)
+    serves = state.pid == pid and state.ready and any(worker.state == status_report.SERVING for worker in held.workers)
     supervisor = SupervisorStatus(
         pid,
         state.generation,
@@ -165,7 +158,7 @@ def _worker(
         ledger.slot,
         words[Word.PID],
         ledger.generation,
-        worker_state(ledger),
+        status_report.worker_state(ledger),
         tasks,
         counts_of(ledger),
         ConnectionReport.of(ledger.connection(), now_ns),

@@ -11,18 +11,8 @@ from pathlib import Path
 
 from ajhost.adapters.linux import runtime_directory
 from ajhost.adapters.linux.descriptors import closing
-from ajhost.core.route_stats import (
-    HEADER_SIZE,
-    MOST_PLACES,
-    NoPlace,
-    RouteStats,
-    StatsError,
-    StatsWriter,
-    add_up,
-    file_size,
-    read,
-    used_size,
-)
+from ajhost.core import route_stats
+from ajhost.core.route_stats import NoPlace, RouteStats, StatsError, StatsWriter
 
 DIRECTORY = "stats"
 """The directory of these files, below the runtime directory."""
@@ -30,7 +20,7 @@ _log = logging.getLogger("ajhost.stats")
 _SUFFIX = ".stats"
 _SPARE_PLACES = 16
 """Places of a new file beyond those asked for: a reload may add routes."""
-_LARGEST = file_size(MOST_PLACES)
+_LARGEST = route_stats.file_size(route_stats.MOST_PLACES)
 """The largest size of a file in bytes: routes that come and go over reloads use up its places."""
 
 
@@ -55,7 +45,7 @@ class StatsFile:
                 return _open(self._descriptor, routes, self._directory)
             except OSError as error:
                 self._report(error)
-        return StatsWriter(memoryview(bytearray(file_size(len(routes)))), routes)
+        return StatsWriter(memoryview(bytearray(route_stats.file_size(len(routes)))), routes)
 
     def _report(self, error: OSError) -> None:
         _log.error("%s: %s: what this process does is not counted", self._directory, error.strerror)
@@ -78,7 +68,7 @@ def _open(descriptor: int, routes: Sequence[str], directory: Path) -> StatsWrite
 
 
 def _size_for(routes: Sequence[str]) -> int:
-    return file_size(len(routes) + _SPARE_PLACES)
+    return route_stats.file_size(len(routes) + _SPARE_PLACES)
 
 
 def read_all(directory: Path) -> dict[str | None, RouteStats]:
@@ -89,10 +79,10 @@ def read_all(directory: Path) -> dict[str | None, RouteStats]:
     found = []
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
         with contextlib.suppress(OSError, StatsError):
-            found.append(read(_content(directory, path.name)))
-    return add_up(found)
+            found.append(route_stats.read(_content(directory, path.name)))
+    return route_stats.add_up(found)
 
 
 def _content(directory: Path, name: str) -> bytes:
     with closing(runtime_directory.open_file(directory, name, os.O_RDONLY)) as descriptor:
-        return os.pread(descriptor, used_size(os.pread(descriptor, HEADER_SIZE, 0)), 0)
+        return os.pread(descriptor, route_stats.used_size(os.pread(descriptor, route_stats.HEADER_SIZE, 0)), 0)

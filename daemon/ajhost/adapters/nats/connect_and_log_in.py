@@ -112,9 +112,7 @@ class ConnectAttempts:
             return Refused(Reason.TLS, f"{server}: {error}")
         except ServerRefused as error:
             return _refusal(server, str(error), Reason.PROTOCOL)
-        except (InfoError, FrameError) as error:
-            return Lost(Reason.PROTOCOL, f"{server}: {error}")
-        except OSError as error:
+        except (InfoError, FrameError, OSError) as error:
             return _lost(server, error)
         return Sealed(address)
 
@@ -152,9 +150,7 @@ class ConnectAttempts:
             out.command(connect_line(self.info, data, self._name) + b"PING\r\n")
             await out.drain()
             answer = await self._transport.read_answer()
-        except (InfoError, FrameError) as error:
-            return Lost(Reason.PROTOCOL, f"{server}: {error}")
-        except OSError as error:
+        except (InfoError, FrameError, OSError) as error:
             return _lost(server, error)
         if not answer.startswith(b"-ERR"):
             return None
@@ -202,7 +198,9 @@ def _refusal(server: Server, text: str, unknown: Reason) -> ConnectionFailed:
     return kind(reason, f"{server}: {text}")
 
 
-def _lost(server: Server, error: OSError) -> ConnectionFailed:
+def _lost(server: Server, error: InfoError | FrameError | OSError) -> ConnectionFailed:
+    if not isinstance(error, OSError):
+        return Lost(Reason.PROTOCOL, f"{server}: {error}")
     if error.errno in (errno.EMFILE, errno.ENFILE):
         return Lost(Reason.RESOURCES, (error.strerror or "").lower())
     return Lost(Reason.ENDED, f"{server}: {(error.strerror or str(error)).lower()}")

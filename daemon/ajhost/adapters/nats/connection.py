@@ -184,11 +184,10 @@ class Connection(Driver):
         """Whether the server answers within `patience` seconds, on the connection that is there now."""
         if not self.transport.connected:
             return False
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 return await self.transport.out.round_trip()
-        except TimeoutError:
-            return False
+        return False
 
     def reconfigure(self, settings: NatsSettings, *, move: bool) -> None:
         """Takes other servers and credentials. `move`: a connection that serves is made anew with them at once."""

@@ -19,13 +19,8 @@ from ajhost.adapters.logs.host_failures_log import HostFailuresLog
 from ajhost.adapters.nats.tls import tls_context
 from ajhost.adapters.threads import call_in_thread
 from ajhost.core.server_pool import Server
-from ajhost.protocol.credential_files import (
-    CredentialsError,
-    UserCredentials,
-    read_seed,
-    read_user_credentials,
-    read_word,
-)
+from ajhost.protocol import credential_files
+from ajhost.protocol.credential_files import CredentialsError, UserCredentials
 from ajhost.protocol.server_url import read_server_url
 from ajhost.settings.sections import NatsSettings, TlsSettings
 
@@ -77,10 +72,10 @@ class Credentials:
         self._settings = settings
         self._readers: dict[str, tuple[Path, Callable[[], Any]]] = {}
         for key, path, read in (
-            ("creds", settings.creds, read_user_credentials),
-            ("nkey", settings.nkey, read_seed),
-            ("password_file", settings.password_file, read_word),
-            ("token_file", settings.token_file, read_word),
+            ("creds", settings.creds, credential_files.read_user_credentials),
+            ("nkey", settings.nkey, credential_files.read_seed),
+            ("password_file", settings.password_file, credential_files.read_word),
+            ("token_file", settings.token_file, credential_files.read_word),
         ):
             if path is not None:
                 self._readers[key] = (path, functools.partial(_read_file, path, read))

@@ -81,7 +81,6 @@ class Generations(dict[int, Generation]):
         return template
 
     def template(self, number: int) -> TemplateProcess | None:
-        """Returns the template of a generation; None if it has none."""
         generation = self.get(number)
         return None if generation is None else generation.template
 

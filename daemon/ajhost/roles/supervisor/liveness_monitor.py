@@ -15,20 +15,8 @@ from dataclasses import dataclass, field
 
 from ajhost.adapters.fault_guard import FaultGuard
 from ajhost.adapters.linux import proc, processes, tcp
-from ajhost.core.liveness_rules import (
-    LONGEST_STALE_NS,
-    MISSED_NS,
-    STALE_NS,
-    STALLED_NS,
-    STARVED_NS,
-    LifeSign,
-    Observation,
-    Starvation,
-    Verdict,
-    judge,
-    may_take_over,
-    missing,
-)
+from ajhost.core import liveness_rules
+from ajhost.core.liveness_rules import LifeSign, Observation, Starvation, Verdict
 from ajhost.core.recovery_rules import earliest_deadline
 from ajhost.core.report_throttle import StacksGate
 from ajhost.core.timings import (
@@ -66,7 +54,7 @@ class Heartbeats:
     def look(self, worker: WorkerProcess, now_ns: int) -> None:
         """Observes a worker. Call it at each check."""
         self.age = now_ns - worker.heartbeat_ns
-        if self.age <= MISSED_NS:
+        if self.age <= liveness_rules.MISSED_NS:
             self._starvation, self.starved, self.stalled, self.unseen = None, 0, 0, 0
         else:
             if self._starvation is None:
@@ -74,8 +62,8 @@ class Heartbeats:
                 self._starvation, self.unseen = Starvation(), max(self.age - _FIRST_SEEN_NS, 0)
             self._starvation.observe(proc.thread_times(worker.pid), now_ns)
             self.starved = self._starvation.starved_ns
-            self.stalled += min(now_ns - self._looked_ns, STALE_NS)  # as far as this process ran
-            if self.stalled > STALLED_NS:
+            self.stalled += min(now_ns - self._looked_ns, liveness_rules.STALE_NS)  # as far as this process ran
+            if self.stalled > liveness_rules.STALLED_NS:
                 # a long turn of the loop in which task after task begins is no hang
                 self.stalled = min(self.stalled, max(now_ns - worker.ledger.last_start_ns(), 0))
         self._looked_ns = now_ns
@@ -159,7 +147,7 @@ class _Watched:
     reading: Reading = field(default_factory=Reading)
     membership: Membership = field(default_factory=Membership)
     hang: _Hang | None = None
-    patience_ns: int = STALE_NS
+    patience_ns: int = liveness_rules.STALE_NS
     """It hangs when its last heartbeat is older than this."""
 
 
@@ -222,10 +210,10 @@ class LivenessMonitor:
         watched = self._watched.setdefault(worker.serial, _Watched())
         now_ns = int(now * 1e9)
         seen = self._observe(worker, watched, now_ns, kill_grace, never_beat_ns)
-        if missing(seen) is LifeSign.HEARTBEAT:
+        if liveness_rules.missing(seen) is LifeSign.HEARTBEAT:
             # recovery takes its connection while its loop does not run: it cannot connect again before the loop does
             watched.membership.outside_since_ns = now_ns
-        verdict = judge(seen)
+        verdict = liveness_rules.judge(seen)
         self.calm = self.calm and verdict is Verdict.ALIVE
         match verdict:
             case Verdict.HUNG if watched.hang is None or seen.reconnected:
@@ -266,10 +254,10 @@ class LivenessMonitor:
         )
 
     def _found_hanging(self, worker: WorkerProcess, watched: _Watched, seen: Observation, now_ns: int) -> None:
-        sign = missing(seen)
+        sign = liveness_rules.missing(seen)
         if sign is None:
             return  # it hung, and has not subscribed again yet
-        if not may_take_over(seen, now_ns - self._took_over_ns):
+        if not liveness_rules.may_take_over(seen, now_ns - self._took_over_ns):
             return
         self._took_over_ns = now_ns
         # again: it ran for a moment, connected anew, and is held up by another task
@@ -282,15 +270,19 @@ class LivenessMonitor:
     def _why(worker: WorkerProcess, sign: LifeSign, seen: Observation) -> str:
         if sign is LifeSign.HEARTBEAT:
             had = max(seen.age - seen.starved - seen.unseen, 0) / 1e9
-            short = f" of the time that it had, {seen.age / 1e9:.2f} s in all" if seen.starved >= STARVED_NS else ""
+            short = (
+                f" of the time that it had, {seen.age / 1e9:.2f} s in all"
+                if seen.starved >= liveness_rules.STARVED_NS
+                else ""
+            )
             return f"no beat for {had:.2f} s{short}"
         used, limit = proc.descriptors(worker.pid)
         full = f"; too many open files: {used} of {limit}" if 0 < limit <= used + 1 else ""
         return f"{sign.value}{full}"
 
     def _found_hang_ended(self, worker: WorkerProcess, watched: _Watched, hang: _Hang, now_ns: int) -> None:
-        if now_ns - hang.since_ns < 2 * STALE_NS:  # a false alarm: this worker gets more time
-            watched.patience_ns = min(watched.patience_ns * 2, LONGEST_STALE_NS)
+        if now_ns - hang.since_ns < 2 * liveness_rules.STALE_NS:  # a false alarm: this worker gets more time
+            watched.patience_ns = min(watched.patience_ns * 2, liveness_rules.LONGEST_STALE_NS)
         watched.hang, worker.hangs = None, False
         _log.warning("%s goes on after hanging", worker)
         self._on_hang_ended(worker)

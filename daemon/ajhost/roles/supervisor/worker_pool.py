@@ -77,7 +77,6 @@ class WorkerInquiry:
             return answers
 
     def heard(self, worker: WorkerProcess, result: messages.CancelResult | messages.StacksResult) -> None:
-        """Takes a worker's answer."""
         text = self._answers.get((worker.serial, type(result), result.task))
         if text is not None and not text.done():
             text.set_result(result.text)

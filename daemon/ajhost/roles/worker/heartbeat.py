@@ -73,7 +73,6 @@ class Heartbeat:
         self._words[Word.HEARTBEAT] = time.monotonic_ns()
 
     def count(self) -> None:
-        """Writes the counts to the ledger."""
         words, counts, checker = self._words, self._parts.responder.counts, self._parts.checker
         words[Word.RECEIVED] = counts.received
         words[Word.COMPLETED] = counts.completed
