@@ -36,7 +36,7 @@ async def _server(info: bytes, heard: list[bytes]) -> AsyncIterator[str]:
 
 @pytest.mark.parametrize(
     ("info", "accepted", "lines"),
-    [(b'{"server_id":"A"}', True, 2), (b'{"server_id":"A","ldm":true}', False, 0)],
+    [(b'{"headers":true}', True, 2), (b'{"headers":true,"ldm":true}', False, 0)],
 )
 async def test_a_server_that_is_about_to_stop_is_shown_no_credentials(info: bytes, accepted: bool, lines: int) -> None:
     heard: list[bytes] = []
