@@ -218,6 +218,12 @@ def test_a_project_is_served_and_reloaded_while_it_is_written(project: Path, dev
     edit(project / "ajhost.toml", "[handlers.count]", "[handlers.words]")
     session.until("dev: reloaded in")
     assert call(project, "words", "to be") == (0, "2")
+
+    package = project.with_name("package")
+    package.mkdir()
+    (package / "__init__.py").touch()
+    package.rename(project / "package")
+    session.until("dev: reloaded in")
     assert session.end() == 0
     assert call(project, "words", "to be")[0] == 3
 

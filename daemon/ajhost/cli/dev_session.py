@@ -301,14 +301,17 @@ def _title(pid: int) -> str:
 
 
 def is_source(path: Path, watched: Sequence[Path]) -> bool:
-    """Whether a changed file is Python or TOML of the project, not of an environment, a cache or an editor.
+    """Whether what changed is Python or TOML of the project, not of an environment, a cache or an editor.
 
-    Only the path below a `watched` directory counts, since the project itself may be in a hidden directory.
+    Only the path below a `watched` directory counts, since the project itself may be in a hidden directory. A directory
+    with Python in it is a package that has appeared: inotify(7) tells nothing of files that came with it.
     """
-    path = next((path.relative_to(place) for place in watched if path.is_relative_to(place)), path)
-    if any(part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in path.parts):
+    below = next((path.relative_to(place) for place in watched if path.is_relative_to(place)), path)
+    if any(part.startswith(".") or part in ("__pycache__", "node_modules", "site-packages") for part in below.parts):
         return False
-    return path.suffix in (".py", ".toml") and not path.name.startswith("#")
+    if path.suffix in (".py", ".toml"):
+        return not path.name.startswith("#")
+    return path.is_dir() and next(path.rglob("*.py"), None) is not None
 
 
 def _coloured(code: str, text: str) -> str:
