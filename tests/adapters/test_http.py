@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import AsyncGenerator
 
-from ajhost.adapters.http import PLAIN_TEXT, Endpoint, HttpServer, Page, PageAccess
+from ajhost.adapters.http import PLAIN_TEXT, Endpoint, HttpServer, Page, PageAccess, Stream
 from tests.support.nats import free_port
 
 AT_ONCE = 60
@@ -17,9 +18,9 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def asked(port: int) -> bytes:
+async def asked(port: int, what: bytes = b"GET /healthz") -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /healthz HTTP/1.0\r\n\r\n")
+    writer.write(what + b" HTTP/1.0\r\n\r\n")
     answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -71,5 +72,21 @@ async def test_nothing_behind_a_request_with_a_body_is_taken_for_another_request
             assert answers.count(b"HTTP/1.1 404") == 1, answers
             assert b"x-content-type-options: nosniff" in answers
         assert not asked_for
+    finally:
+        server.close()
+
+
+async def test_a_feed_is_read_by_get_alone() -> None:
+    async def chunks() -> AsyncGenerator[bytes]:
+        yield b"data: 1\n\n"
+
+    port = free_port()
+    endpoints = {"/events": Endpoint(lambda: Stream(chunks(), 1, "too many look"))}
+    server = await HttpServer.start(f"127.0.0.1:{port}", endpoints, PageAccess())
+    try:
+        answer = await asked(port, b"HEAD /events")
+        assert answer.startswith(b"HTTP/1.1 405 ")
+        assert b"allow: GET\r\n" in answer
+        assert (await asked(port, b"GET /events")).endswith(b"data: 1\n\n")
     finally:
         server.close()

@@ -183,7 +183,9 @@ class HttpServer:
         if scope["method"] not in ("GET", "HEAD"):
             return Page(405, PLAIN_TEXT, b"only GET and HEAD\n", ((b"allow", b"GET, HEAD"),))
         answer = endpoint.answer()
-        if isinstance(answer, Stream) and (self._streams >= answer.most or scope["method"] == "HEAD"):
+        if isinstance(answer, Stream) and scope["method"] == "HEAD":
+            return Page(405, PLAIN_TEXT, b"only GET\n", ((b"allow", b"GET"),))
+        if isinstance(answer, Stream) and self._streams >= answer.most:
             return Page(503, PLAIN_TEXT, f"{answer.full}\n".encode())
         return answer
 
