@@ -97,7 +97,8 @@ def layer_of(module: str) -> str:
 
 def imports_of(module: str) -> list[Import]:
     """Every import of a module, those inside functions too; `from package import name` means `package.name` if that is
-    a module of ours."""
+    a module of ours.
+    """
     tree = ast.parse(MODULES[module].read_text(), MODULES[module])
     found = []
     for node in ast.walk(tree):

@@ -107,7 +107,8 @@ class Operator:
         payload: int = -1,
     ) -> str:
         """The credentials of a user, which expire after `lasts` seconds; `pub` and `sub` are its permissions, `payload`
-        what its messages may have in bytes."""
+        what its messages may have in bytes.
+        """
         identity = identity or Identity(nkeys.PREFIX_BYTE_USER)
         nats: dict[str, Any] = {
             "pub": pub or {},

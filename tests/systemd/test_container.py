@@ -113,7 +113,8 @@ COMMANDS = {
     "reload": "generation 2 serves",
 }
 """What is run in a container as `docker exec` does it, and a part of what it prints: no file names the runtime
-directory."""
+directory.
+"""
 
 
 async def execute(process: str, variables: dict[str, str], *command: str) -> CommandResult:

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 _MOST_CONNECTIONS = 32
 """Bounds the descriptors of the supervisor that clients use. At one more connection the server closes the oldest that
-has no request in progress or does not read its answers, or the new one if there is none."""
+has no request in progress or does not read its answers, or the new one if there is none.
+"""
 _BACKLOG = 64
 PLAIN_TEXT = "text/plain; charset=utf-8"
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -62,7 +63,8 @@ class Page:
 @dataclass(frozen=True, slots=True)
 class Stream:
     """An answer of server-sent events until the client disconnects; each chunk is sent as it is. A client beyond `most`
-    at once is refused with the text `full`."""
+    at once is refused with the text `full`.
+    """
 
     chunks: AsyncGenerator[bytes]
     most: int

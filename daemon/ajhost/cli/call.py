@@ -1,5 +1,6 @@
 """`ajhost call`: sends a task as a router does, and prints the reply. Chooses the route to ask for (without `--route`
-the configured one that serves the type) and the deadline. `call_requests.py` has the rest."""
+the configured one that serves the type) and the deadline. `call_requests.py` has the rest.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The requests of `ajhost call`: their payload, signed for `--sign`, the answer and its exit status, and for `--count`
-a load test: when each request is due by `--rate`, and the summary with its percentiles."""
+a load test: when each request is due by `--rate`, and the summary with its percentiles.
+"""
 
 from __future__ import annotations
 

@@ -142,7 +142,8 @@ _NOT_TAKEN = re.compile(
     r"Standard\w*|SyslogIdentifier|KillMode|OOMPolicy|RemainAfterExit|GuessMainPID|PIDFile|BusName|Sockets)"
 )
 """Lines of the service that the check's unit must not have. With RuntimeDirectory= the end of the check would remove
-the directory of the running service."""
+the directory of the running service.
+"""
 _SET_UP = {
     9: "killed, for memory most likely (MemoryMax=)",
     200: "WorkingDirectory= cannot be entered",

@@ -1,5 +1,6 @@
 """`ajhost dev`: serves handlers of the current directory with a NATS server of its own, for development. Decides by its
-arguments what is served, by which route; `dev_session.py` does it."""
+arguments what is served, by which route; `dev_session.py` does it.
+"""
 
 from __future__ import annotations
 

@@ -46,7 +46,8 @@ _config = partial(
 config_option = _config(callback=_absolute_or_found)
 """`-c FILE`; the parameter `config` is an absolute path.
 
-Default: the settings of the `ajhost dev` host that serves the current directory, if one runs, else DEFAULT_FILE."""
+Default: the settings of the `ajhost dev` host that serves the current directory, if one runs, else DEFAULT_FILE.
+"""
 own_config_option = _config(callback=lambda context, parameter, value: value.absolute())
 """As `config_option`, for commands that read a file and need no running host: the default is always DEFAULT_FILE."""
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")

@@ -1,5 +1,6 @@
 """`ajhost run`: becomes the supervisor, in the foreground. Decides which user root becomes (`run_as_user.py` does it).
-Hides the variables that are settings from handlers (`settings/environment.py`)."""
+Hides the variables that are settings from handlers (`settings/environment.py`).
+"""
 
 from __future__ import annotations
 

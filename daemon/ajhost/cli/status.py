@@ -1,6 +1,7 @@
 """`ajhost status`: shows the host: lines about the whole, and a table each of its workers, routes and running tasks,
 whose columns `ajhost top` and `ajhost tasks` show, too. `roles/status_reader.py` reads the values;
-`core/status_report.py` has a worker's state and a connection in words."""
+`core/status_report.py` has a worker's state and a connection in words.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Finds the systemd unit that runs a settings file, and judges its lines for `ajhost check`: what a unit of one's own
-lacks, such as `Restart=always`, and what lets each start fail. `run_as_user.py` becomes its user."""
+lacks, such as `Restart=always`, and what lets each start fail. `run_as_user.py` becomes its user.
+"""
 
 from __future__ import annotations
 

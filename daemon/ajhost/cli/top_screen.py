@@ -1,5 +1,6 @@
 """The screen of `ajhost top`: what a key does, the order and the filter of its rows, the columns for which there is
-room, and the thread that reads the host. `Table` and `View` make its lines without a terminal."""
+room, and the thread that reads the host. `Table` and `View` make its lines without a terminal.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Pauses that grow with each failure in a row: before a server is tried again (partly random, longer if an operator has
-to act), and before a slot's worker is started again (none after its first death, then 0.1 to 10 s)."""
+to act), and before a slot's worker is started again (none after its first death, then 0.1 to 10 s).
+"""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ class Patience:
 
 class ConnectionMachine:
     """A connection: its `state` `since` a time, its present or next `server`, and why it is not subscribed (`reason`,
-    `text`)."""
+    `text`).
+    """
 
     def __init__(self, pool: ServerPool, gate: LoginGate, patience: Patience, rng: Random) -> None:
         self._pool, self._gate, self._rng = pool, gate, rng

@@ -228,7 +228,8 @@ TRANSITIONS: dict[tuple[ConnectionState, type], ConnectionState] = {
 }
 """`(state, event) -> state`. A step that is not here is illegal. Events of `Event` that are in no row change no state.
 
-In LOCKED_OUT a connection exists only after `Barred`; `Leave`, `Lost` and `Refused` come only then."""
+In LOCKED_OUT a connection exists only after `Barred`; `Leave`, `Lost` and `Refused` come only then.
+"""
 
 
 class IllegalTransition(AssertionError):

@@ -21,7 +21,8 @@ LONGEST_NS = 366 * 86_400 * SECOND
 Budget = tuple[float, float]
 """`(deadline, skew)`. `deadline`: monotonic seconds by which the answer leaves, the time of receipt if it has passed.
 `skew`: seconds by which this clock is ahead of `tried`, the request's time on the way included; 0.0 without `tried`. A
-plain tuple, since it is made for every request."""
+plain tuple, since it is made for every request.
+"""
 
 
 def budget(

@@ -162,7 +162,8 @@ TRANSITIONS: dict[tuple[WorkerState, type[Event | Command]], WorkerState | None]
     **{(state, Died): None for state in WorkerState},
 }
 """`(state, event) -> state`; None: gone. A report of a worker or of the liveness monitor that is not here changes
-nothing: it is late, for instance from a worker that was told to leave meanwhile. A command must have a row here."""
+nothing: it is late, for instance from a worker that was told to leave meanwhile. A command must have a row here.
+"""
 
 
 _REPLACEABLE = (*IN_PLACE, WorkerState.STARTING)

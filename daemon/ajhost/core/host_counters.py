@@ -1,5 +1,6 @@
 """Counters since the supervisor's start, those of dead workers included, so that no metric goes back; which requests of
-a ledger run, wait, or have no answer yet; and the snapshot that `adapters/prometheus.py` renders for `/metrics`."""
+a ledger run, wait, or have no answer yet; and the snapshot that `adapters/prometheus.py` renders for `/metrics`.
+"""
 
 from __future__ import annotations
 

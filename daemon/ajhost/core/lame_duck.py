@@ -1,6 +1,7 @@
 """Lame duck mode: the server is about to stop. Chooses which other server a second connection tries meanwhile, and
 decides that the process leaves once one has accepted its log-in (`scout` in `adapters/nats/connect_and_log_in.py`).
-`core/login_gate.py` lets one process of the host after the other try."""
+`core/login_gate.py` lets one process of the host after the other try.
+"""
 
 from __future__ import annotations
 

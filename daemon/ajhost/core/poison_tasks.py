@@ -1,5 +1,6 @@
 """The outcome for a task that ran when its worker died: `worker died: ...` and another try, or none once it has killed
-`max_crashes` workers. They are counted in memory: the supervisor's next start counts anew."""
+`max_crashes` workers. They are counted in memory: the supervisor's next start counts anew.
+"""
 
 from __future__ import annotations
 

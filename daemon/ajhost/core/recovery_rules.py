@@ -55,7 +55,8 @@ DISPOSITION: dict[State, tuple[tuple[Fact, Disposition], ...]] = {
     State.DAMAGED: ((Fact.OWNER_STOPPED, Disposition.LEAVE), (USUALLY, Disposition.ANSWER)),
 }
 """For each state the first row whose fact is given. `disposition` leaves claimed and revoked requests before it looks
-here, except those that may have started and that a dead supervisor had revoked."""
+here, except those that may have started and that a dead supervisor had revoked.
+"""
 _WAITING = (State.RECEIVED, State.QUEUED)
 
 

@@ -1,6 +1,7 @@
 """Retransmission of replies: a process keeps each until the server's PONG confirms it, and sends it again after a
 reconnect; after a server's restart with growing pauses, until requesters had time to reconnect
-(`core/server_restart.py`). Decides when a reply's ledger entry may be used again."""
+(`core/server_restart.py`). Decides when a reply's ledger entry may be used again.
+"""
 
 from __future__ import annotations
 

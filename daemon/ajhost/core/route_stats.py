@@ -58,14 +58,16 @@ assert len(REASONS) <= _ROOM_FOR_REASONS
 _LARGEST = 1 << 48
 _LONGEST = 1e12
 """Limits of a counter, and of a time in seconds. A larger one is a stray write. Sums over a host's files fit into 64
-bits, as in JSON."""
+bits, as in JSON.
+"""
 _MICROSECONDS = 1e6
 _REASON_INDEX = {reason: index for index, reason in enumerate(REASONS)}
 
 
 TaskTimes = tuple[int, float, float]
 """A task that had started: its route, and for how many seconds it waited and ran. A plain tuple, since one is made for
-every task."""
+every task.
+"""
 _route_of = itemgetter(0)
 
 

@@ -1,5 +1,6 @@
 """Reads a NATS server's `-ERR`: why the server ends the connection, which permission or limit the host's user lacks,
-and the words for what an operator has to grant. Source: nats-server, server/errors.go."""
+and the words for what an operator has to grant. Source: nats-server, server/errors.go.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The servers of a connection: chooses which one to try next; remembers the addresses of its name, and orders them.
 Keeps those that a server has named in its INFO (`nats.discover`): at most 32, each for ten minutes, behind the
-configured ones, which each process shuffles, so that dead addresses keep none of those from being tried."""
+configured ones, which each process shuffles, so that dead addresses keep none of those from being tried.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,8 @@ CHECK_INTERVAL_CALM = 0.1
 """The supervisor checks its workers this often while every heartbeat is on time."""
 CHECK_INTERVAL = 0.05
 """The supervisor checks its workers this often while one is late or hangs, or while requests wait in its own ledger. It
-answers an entry that two checks found overdue, so this is also how long an entry must be overdue."""
+answers an entry that two checks found overdue, so this is also how long an entry must be overdue.
+"""
 HEARTBEAT_MISSED = 0.12
 """A heartbeat older than this was missed: the supervisor now keeps the deadlines of that worker's tasks."""
 HEARTBEAT_STALE = 0.35
@@ -34,14 +35,17 @@ HEARTBEAT_STALE_LONGEST = 2.0
 """The limit doubles, up to this, for a worker that was taken for hanging and was not."""
 STARVED = 0.1
 """A worker that had no CPU for this long, since it missed a heartbeat, is on a machine short of CPUs. From then on only
-the rest of the time counts, and the worker hangs after `HEARTBEAT_STALE_LONGEST` of it."""
+the rest of the time counts, and the worker hangs after `HEARTBEAT_STALE_LONGEST` of it.
+"""
 STALLED_LIMIT = 3.0
 """A worker on a machine short of CPUs that writes no heartbeat and begins no task for this long hangs, however little
 CPU it had, since only a takeover can answer the requests unread in its connection. Time in which the supervisor did not
-run either is left out."""
+run either is left out.
+"""
 STARVED_TAKEOVER_INTERVAL = 0.5
 """On a machine short of CPUs takeovers begin at least this long apart: each costs CPU time that the others lack. None
-waits until another hang ends: no process can answer the requests unread in a connection before its takeover."""
+waits until another hang ends: no process can answer the requests unread in a connection before its takeover.
+"""
 UNREAD_LIMIT = 0.5
 """A worker whose loop turns but that reads none of the bytes in its connection for this long hangs."""
 UNSUBSCRIBED_LIMIT = 3.0
@@ -78,12 +82,14 @@ REAP_RETRY = 0.001
 
 DRAIN_LIMIT = 0.5
 """Recovery waits this long for the server to flush and close a connection while a stopped worker waits. The rest of the
-connection is then read from a ledger of its own."""
+connection is then read from a ledger of its own.
+"""
 STANDBY_SUBSCRIBE_LIMIT = 1.0
 """Recovery waits this long for the supervisor's own subscription."""
 DEAD_DRAIN_LIMIT = 360.0
 """The supervisor reads a dead worker's connection for at most this long. A nats-server closes a client that is cut off
-after `ping_interval` (2 minutes) times `ping_max` (2) and one more."""
+after `ping_interval` (2 minutes) times `ping_max` (2) and one more.
+"""
 DEAD_DRAIN_LIMIT_STOPPING = 2.0
 """The same while the host stops."""
 REFUSAL_DUE = REFUSAL_DUE_NS / 1e9
@@ -92,7 +98,8 @@ RESOURCE_RETRY = 0.25
 """A step of recovery that found no free descriptor, or the like, is tried again after this."""
 ORPHAN_GRACE = 3.0
 """A worker without a supervisor stays subscribed this long, unless the next start tells it to leave. A router waits 2 s
-past the deadline that it names, so a request that is lost in that time was late in any case."""
+past the deadline that it names, so a request that is lost in that time was late in any case.
+"""
 SOCKET_STORED_LIMIT = 1.0
 """A worker waits this long for the supervisor to get a duplicate of its new connection, and then goes on without."""
 SOCKET_TAKEOVER_LIMIT = 3.0
@@ -118,7 +125,8 @@ FORK_LIMIT = 10.0
 """The supervisor kills a template that needs longer than this for a fork, and starts a new generation."""
 FORK_STOPPED_INTERVAL = 0.5
 """While it waits for a fork, the supervisor checks this often whether a SIGSTOP has stopped the template. It kills one
-that is stopped at two checks, which would not fork until a SIGCONT."""
+that is stopped at two checks, which would not fork until a SIGCONT.
+"""
 FORK_PROBE_FIRST_LIMIT = 10.0
 """Before the import the template's first trial fork may take this long."""
 FORK_PROBE_LIMIT = 4.0
@@ -166,7 +174,8 @@ TIMER_RESOLUTION = 0.001
 """The event loop's timers are exact to this."""
 VERDICT_LIMIT = 0.05
 """A consumer that claims a request which its owner has taken back blocks this long at most until the owner frees or
-answers it. The owner needs microseconds, unless it is stopped or dies in between."""
+answers it. The owner needs microseconds, unless it is stopped or dies in between.
+"""
 VERDICT_RECHECK = 0.0002
 """The consumer checks this often meanwhile."""
 PERMIT_RETRY = 0.01
@@ -179,18 +188,22 @@ UNOWNED_AFTER = 0.5
 """A worker ends when its ledger holds a request this old of which none of its parts knows: a step was interrupted."""
 RECLAIM_PAUSE = 0.002
 """A producer whose backlog is full checks at most this often which requests were started. To check a thousand entries
-takes a tenth of it."""
+takes a tenth of it.
+"""
 SWITCH_INTERVAL = 0.0002
 """The interpreter's switch interval in workers with threads. With Python's 5 ms the loop waits behind each thread that
-computes (docs/performance.md)."""
+computes (docs/performance.md).
+"""
 REFUSAL_INTERVAL = 5.0
 """A process that is refused a thread, a child or a descriptor checks at most this often which limit is reached, since
-it reads all of /proc for that."""
+it reads all of /proc for that.
+"""
 COLLECT_RETRY = 0.01
 """A worker checks its memory and descriptors again after this while they grow fast."""
 COLLECT_AGAIN = 1.0
 """A worker collects garbage once more after this if tasks held objects during a collection that they may have released
-since."""
+since.
+"""
 COLLECT_AGAIN_LONGEST = 16.0
 """The pause doubles with each further collection, and after one of this length there is none."""
 WATCHDOG_LEAST = 2.0
@@ -221,7 +234,8 @@ CONFIRMED_KEPT = 2.0
 """A worker keeps a reply this long after the server has read it: a server that is killed may not have passed it on."""
 REPEAT_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """After a server's restart a reply is sent again after each of these pauses: a Go router reconnects after 1, 4 and
-7 s."""
+7 s.
+"""
 RECONNECT_WINDOW_SHORTEST = 10.0
 """After a server's restart requesters have as long to reconnect as the server was away, but at least this long."""
 RECONNECT_WINDOW_LONGEST = 60.0
@@ -259,7 +273,8 @@ EXPIRY_WARNING = 14 * 86_400.0
 """`ajhost check --connect` warns of a certificate or JWT that expires sooner."""
 CONNECTION_PROVEN = 2.0
 """A server's failures are forgotten when a connection to it has lasted this long. A server that accepts a log-in and
-ends the connection at once keeps its growing pauses."""
+ends the connection at once keeps its growing pauses.
+"""
 RETRY_FIRST = 0.1
 """A server is tried again after this pause, which grows with each failure in a row."""
 RETRY_LONGEST = 2.0

@@ -1,5 +1,6 @@
 """The states of a process's NATS connection and the reasons why it has none, as the process writes them into its
-ledger, and as others read them. `core/connection_table.py` decides which state follows which."""
+ledger, and as others read them. `core/connection_table.py` decides which state follows which.
+"""
 
 from __future__ import annotations
 

@@ -180,7 +180,8 @@ ENTRY: dict[str, tuple[Writer, str]] = {
 }
 # fmt: on
 """The words of an entry in their order, with writer and meaning. The reply subject, the task's id and its type follow
-them as texts."""
+them as texts.
+"""
 # plain integers relative to the state word: they are added for each request
 (
     STATE, REVOKED, CLAIMED, FRAME, RECEIVED_NS, DEADLINE, STARTED, ORIGIN, ORIGIN_ENTRY, ORIGIN_SEQ, SIZES, TRIES,

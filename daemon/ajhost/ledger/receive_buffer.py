@@ -14,7 +14,8 @@ from ajhost.ledger.view import Ledger
 
 READ_SIZE = 1 << 15
 """Bytes that can always be received at once. Requests of one read run together; with their tasks they should fit into a
-processor's cache."""
+processor's cache.
+"""
 # constants of their own, since reading a class attribute costs as much as a store, and each batch reads these
 _BASE, _RECEIVED_POS, _PARSED_POS = int(Word.BASE), int(Word.RECEIVED_POS), int(Word.PARSED_POS)
 LONGEST_FRAME = 1 << 32

@@ -1,5 +1,6 @@
 """A ledger as other processes see it: all that they read, and the few words that they write in place of the owner, such
-as claims and revocations. Refuses a file of another layout, and restores a header that a stray write has changed."""
+as claims and revocations. Refuses a file of another layout, and restores a header that a stray write has changed.
+"""
 
 from __future__ import annotations
 
@@ -140,7 +141,8 @@ class Ledger:
 
     def recount_touched(self) -> None:
         """Corrects a dead owner's `HIGH_WATER`, which a stray write may have lowered: recovery would miss the entries
-        beyond it."""
+        beyond it.
+        """
         words = self.words
         used = [i for i in range(self.entries) if words[FIRST + i * ENTRY_WORDS] & 0xFF]
         if used and used[-1] >= words[Word.HIGH_WATER]:
@@ -155,7 +157,8 @@ class Ledger:
 
     def unanswered(self, before_ns: int) -> Iterator[tuple[int, int]]:
         """Yields `(index, seq)` of entries that were received before `before_ns`, have no answer, and are neither
-        revoked nor claimed."""
+        revoked nor claimed.
+        """
         words = self.words
         for index in self.touched():
             word = FIRST + index * ENTRY_WORDS

@@ -45,7 +45,8 @@ _OPTIONS = (
 """orjson 3.13 ends the process by SIGSEGV where an attribute that it reads is missing or raises: a field in slots that
 was never set, a tzinfo's `utcoffset`. It calls `_default` for dataclasses and times. For an Enum, whose `value` may
 raise as well, it has no such option. It would also take a dataclass of pydantic's for any other, and leave out its
-serializers, aliases and computed fields."""
+serializers, aliases and computed fields.
+"""
 _NULL = b"null"
 _NAMES_BY_CONFIG = (2, 33)
 """The pydantic-core of pydantic 2.11."""

@@ -1,5 +1,6 @@
 """The stable words with which an error text begins: people and alert rules match them. They never change. What follows
-the word is composed by the module that finds the reason."""
+the word is composed by the module that finds the reason.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ _COUNTED = (
 )  # fmt: skip
 REASONS = (OTHER, *(reason.value for reason in _COUNTED))
 """The words with which texts of answers begin, in the order of their counters; `other` is for texts without one.
-Words are added at the end only: files of statistics outlive an upgrade."""
+Words are added at the end only: files of statistics outlive an upgrade.
+"""
 
 
 def reason_of(text: str) -> str:

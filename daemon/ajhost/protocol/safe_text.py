@@ -10,7 +10,8 @@ MISLEADING = (
     "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0001\U000e0020-\U000e007f"
 )
 """For a pattern's character class: DEL and C1, and direction marks, line separators and zero-width characters, which
-disguise a text (UTR 36). Not the zero-width joiners, which emoji and Persian words need."""
+disguise a text (UTR 36). Not the zero-width joiners, which emoji and Persian words need.
+"""
 # C0 except tab and newline: they would control the reader's terminal, and make journalctl print "[blob data]".
 # Surrogates, which stand for bytes in names of files: UTF-8 cannot hold them
 _CONTROL = re.compile(f"[\x00-\x08\x0b-\x1f\ud800-\udfff{MISLEADING}]")

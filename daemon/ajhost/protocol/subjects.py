@@ -1,5 +1,6 @@
 """The NATS subjects on which routers ask for a route, both of the catch-all, and the reply subjects that a host may
-answer on: none with `$` or of asyncjobs' own, by `reply_prefixes`, at most 1,024 bytes."""
+answer on: none with `$` or of asyncjobs' own, by `reply_prefixes`, at most 1,024 bytes.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +12,13 @@ _CATCH_ALLS = ("CHORIA_AJ.H.T.catchall", "CHORIA.AJ.H.T.catchall")
 
 LONGEST_REPLY_SUBJECT = 1024
 """Bytes. A server ends the connection of a client at each line of more than 4,096 (`max_control_line`); another server
-of its cluster may take longer ones."""
+of its cluster may take longer ones.
+"""
 _PLAIN_WORD = rb"[^\x00-\x20\x7f*>.]++"
 _NOT_FOR_REPLIES = rb"\$|CHORIA[_.]AJ\."
 """A message to a subject with `$` is a command to the server (`$JS.API.STREAM.DELETE...`), with this host's rights. The
-others are asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task."""
+others are asyncjobs' own: its handlers, its queues and its task store, which would take a reply for a task.
+"""
 
 
 def subjects_of(route: str) -> tuple[str, ...]:

@@ -35,7 +35,8 @@ LONGEST_TYPE = 255
 """Bytes of the longest type. Types are keys of caches, so their length is bounded before they are used."""
 LONGEST_ID = 255
 """Characters of the longest id. Each log record of a task has its id, and a handler may log any number of records. A
-router's ids have 27 (asyncjobs v0.3.0, task.go)."""
+router's ids have 27 (asyncjobs v0.3.0, task.go).
+"""
 _ID_ALPHABET = string.digits + string.ascii_letters
 
 

@@ -1,5 +1,6 @@
 """Decodes payloads encoded twice, as `ajc tasks add` and the cron scheduler send: base64 in a JSON text for the setting
-`unwrap`; JSON, too, for typed handlers where `roles/payload_readers.py` finds that the payload itself does not fit."""
+`unwrap`; JSON, too, for typed handlers where `roles/payload_readers.py` finds that the payload itself does not fit.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Loads handlers, lifespan and middleware: finds what `module:function` names, or what it may have meant, decides
-whether a handler runs on the loop or in a thread, and reports every problem at once."""
+whether a handler runs on the loop or in a thread, and reports every problem at once.
+"""
 
 from __future__ import annotations
 

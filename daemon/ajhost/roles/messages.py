@@ -77,7 +77,8 @@ class CancelOrder:
 @dataclass(frozen=True, slots=True)
 class AccessOrder:
     """Connect with these servers and credentials from now on. `move`: leave the present connection for that, if there
-    is one and the worker serves."""
+    is one and the worker serves.
+    """
 
     nats: NatsSettings
     move: bool

@@ -38,7 +38,8 @@ _SHOWN = 80
 
 CheckedRequest = tuple[TaskRecord, int, float]
 """A request that can be served: its record, the handler (counted in the configured order), and the deadline in
-monotonic seconds. A plain tuple, since it is made for every request."""
+monotonic seconds. A plain tuple, since it is made for every request.
+"""
 
 
 def describe_signatures(settings: SignatureSettings) -> str:

@@ -1,5 +1,6 @@
 """Reads the status of a host from its shared files, for the supervisor and for commands of users who may read them: is
-it ready, drained, silent, or does none run. Workers' and tasks' states, and the JSON: `core/status_report.py`."""
+it ready, drained, silent, or does none run. Workers' and tasks' states, and the JSON: `core/status_report.py`.
+"""
 
 from __future__ import annotations
 

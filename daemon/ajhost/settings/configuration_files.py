@@ -1,5 +1,6 @@
 """Finds and reads the files of a configuration: the main one (none is needed beside settings of the environment), and
-the drop-ins of conf.d. Refuses one that is no regular file or too large; explains syntax errors of TOML."""
+the drop-ins of conf.d. Refuses one that is no regular file or too large; explains syntax errors of TOML.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The errors of a configuration: one `Problem` for each mistake, all of them in one `SettingsError`. Composes their
-lines, `FILE: KEY: found ..., allowed: ...`, cuts long values, and hides what may be a secret."""
+lines, `FILE: KEY: found ..., allowed: ...`, cuts long values, and hides what may be a secret.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Merges ajhost.toml, its drop-ins of conf.d and the environment into tables, and keeps the source of each key: an
-error names that file or variable. Refuses a file that everybody may write, or that is not UTF-8."""
+error names that file or variable. Refuses a file that everybody may write, or that is not UTF-8.
+"""
 
 from __future__ import annotations
 

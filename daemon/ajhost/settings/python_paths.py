@@ -13,7 +13,8 @@ from ajhost.settings.secret_files import Files, absent, as_it_is, kind
 
 def interpreter(files: Files, name: str) -> Path:
     """Returns the path of an executable. Links are kept, since a virtual environment's python is a link and finds the
-    environment by its own path."""
+    environment by its own path.
+    """
     allowed = "the path of a Python interpreter, like /usr/bin/python3"
     path, mode = _found(files, name, allowed)
     if not stat.S_ISREG(mode):

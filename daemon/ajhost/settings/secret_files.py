@@ -1,5 +1,6 @@
 """Finds files that settings name, among systemd's credentials first. Refuses secret ones that others may read, keys
-with a passphrase, and other content than the setting is for. A secret in a settings file: `validation.py`."""
+with a passphrase, and other content than the setting is for. A secret in a settings file: `validation.py`.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +67,8 @@ class Files:
 
     def read_secret(self, name: str) -> tuple[Path, str]:
         """As `read`, for a file that only its owner may read, by its mode. The modes of credentials are not checked,
-        since systemd protects their directory."""
+        since systemd protects their directory.
+        """
         path = self.find(name)
         found = path.stat()
         mode = found.st_mode

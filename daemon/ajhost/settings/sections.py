@@ -57,7 +57,8 @@ class NatsSettings:
 @dataclass(frozen=True, slots=True)
 class PythonSettings:
     """`[python]`: the interpreter that imports the handlers, and the entries put in front of its `sys.path`.
-    `allow_open`: patterns of what an import may leave open for all workers to share."""
+    `allow_open`: patterns of what an import may leave open for all workers to share.
+    """
 
     path: tuple[Path, ...] = ()
     interpreter: Path = Path(sys.executable)

@@ -1,5 +1,6 @@
 """Parses values that are written as text: sizes like `512M`, servers' addresses, routes, targets, queue groups, inbox
-prefixes, HOST:PORT. Each function returns the value, or raises `InvalidValue`, whose text shows no secret."""
+prefixes, HOST:PORT. Each function returns the value, or raises `InvalidValue`, whose text shows no secret.
+"""
 
 from __future__ import annotations
 

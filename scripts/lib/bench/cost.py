@@ -20,7 +20,8 @@ from tests.support.nats import NatsServer, free_port
 CONCURRENCIES = (1, 32, 256)
 _TASKS = {1: 1_500, 32: 6_000, 256: 8_000}
 """So many at each concurrency that a turn takes two tenths of a second of CPU: what slows the machine down for a while
-then slows down all that are compared. A slow peer gets a fifth."""
+then slows down all that are compared. A slow peer gets a fifth.
+"""
 _SLOW = "faststream"
 TYPED = "typed"
 LIFESPAN = "lifespan"

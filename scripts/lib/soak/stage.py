@@ -34,7 +34,8 @@ def server_config(*, password: str = PASSWORD, may: str = ">") -> str:
 
 _BACK = BACKOFF[Reason.ENDED].most + 0.5
 """Seconds after a server's start by which every process has connected again: the longest pause between two tries, and
-some more."""
+some more.
+"""
 BACK_AFTER_REFUSAL = BACKOFF[Reason.AUTHORIZATION].most + LOGIN_SPREAD
 """As `_BACK`, after a server that was there and refused, or was silent: these are tried more seldom."""
 

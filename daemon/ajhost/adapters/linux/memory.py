@@ -1,5 +1,6 @@
 """Gives free memory back to the kernel, and counts the processes that it has killed for lack of memory (`max_memory` is
-compared by `roles/supervisor/memory_limit.py`)."""
+compared by `roles/supervisor/memory_limit.py`).
+"""
 
 from __future__ import annotations
 
@@ -27,14 +28,16 @@ _NO_LIMIT = 1 << 60
 
 def use_few_arenas() -> None:
     """Lets threads share two arenas of glibc (mallopt(3)), as MALLOC_ARENA_MAX in the package's units does: each keeps
-    up to 64 MiB."""
+    up to 64 MiB.
+    """
     if "MALLOC_ARENA_MAX" not in os.environ and hasattr(_LIBC, "mallopt"):
         _LIBC.mallopt(_ARENA_MAX, _ARENAS)
 
 
 def trim_heap() -> None:
     """Gives glibc's free memory back (malloc_trim(3)): once a large block was freed, glibc keeps freed blocks of up to
-    its size."""
+    its size.
+    """
     if hasattr(_LIBC, "malloc_trim"):
         _LIBC.malloc_trim(0)
 

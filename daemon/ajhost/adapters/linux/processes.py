@@ -1,5 +1,6 @@
 """Operations on processes: signal, stop, resume and reap them, and say how one ended (`SIGSEGV (core dumped)`, `exit
-status 3`); duplicate their descriptors, adopt orphans, set their priority."""
+status 3`); duplicate their descriptors, adopt orphans, set their priority.
+"""
 
 from __future__ import annotations
 

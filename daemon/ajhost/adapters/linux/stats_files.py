@@ -1,5 +1,6 @@
 """Files of statistics, in which a route's counts outlast the worker that counted: the next one goes on in its file.
-Each has one writer, and every process may read them (`runtime_directory.py`)."""
+Each has one writer, and every process may read them (`runtime_directory.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A log for attempts that fail again and again, to reach NATS for example: each kind of message at once, then every 30
-s with a count. Failures of tasks are limited by `roles/attempt_records.py`."""
+s with a count. Failures of tasks are limited by `roles/attempt_records.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Sends log records to journald under systemd, else to stderr as readable lines, or always to stderr as JSON. Decides
-the form of both (colours, names in the JSON); that in journald: `adapters/systemd/journald.py`."""
+the form of both (colours, names in the JSON); that in journald: `adapters/systemd/journald.py`.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +44,8 @@ def _zone() -> tzinfo | None:
 
 _ZONE = _zone()
 """Read before the application's imports, which may set another one for their process, as Django does: all lines of a
-host have the same clock."""
+host have the same clock.
+"""
 
 
 class LineHandler(RecordHandler):

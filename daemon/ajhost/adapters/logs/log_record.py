@@ -1,5 +1,6 @@
 """Reads a log record for every output: its text made safe, a long traceback shortened, its level, and the task that it
-is about, as its labels (`aj_task` ...). An output that raises fails no task."""
+is about, as its labels (`aj_task` ...). An output that raises fails no task.
+"""
 
 from __future__ import annotations
 

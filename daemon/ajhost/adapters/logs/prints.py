@@ -1,6 +1,7 @@
 """Makes each line that handlers print to `sys.stdout` or `sys.stderr` a record with its task's labels, and a priority:
 by the stream, by a prefix like `<3>`, or that of the record that a logging handler writes there. The two streams stay
-open, since all tasks of a worker print to them."""
+open, since all tasks of a worker print to them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Logs the losses and returns of a connection (`waiting for NATS at`), and what its server refuses, without repeating
-itself however often they come: one record in 30 s for each reason (`adapters/logs/host_failures_log.py`)."""
+itself however often they come: one record in 30 s for each reason (`adapters/logs/host_failures_log.py`).
+"""
 
 from __future__ import annotations
 

@@ -34,7 +34,8 @@ class Sink:
 
     def set_max_payload(self, max_payload: int) -> None:
         """Sets the server's limit of payload and headers together, in bytes, for any sender. Called first, and at each
-        change."""
+        change.
+        """
 
     def admit(self, data: bytes, requests: Sequence[Received]) -> None:
         """Admits the requests of one read in their order, all RECEIVED in the ledger. `data`: the bytes of that read.

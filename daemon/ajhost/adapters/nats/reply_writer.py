@@ -160,7 +160,8 @@ class ReplyWriter:
 
     def answer_ping(self) -> None:
         """Answers a PING. One PONG answers all that come before it is written: a server that does not read would fill
-        this process's memory otherwise."""
+        this process's memory otherwise.
+        """
         if _PONG not in self._commands:
             self.command(_PONG)
 

@@ -1,5 +1,6 @@
 """Short connections: of a start, which waits for a server to ask for its limit, and of `ajhost call`, to send requests
-and await each one's first reply."""
+and await each one's first reply.
+"""
 
 from __future__ import annotations
 

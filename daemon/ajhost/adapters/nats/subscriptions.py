@@ -1,5 +1,6 @@
 """Makes and ends the subscriptions of a connection, the queue group's and those of `nats micro`, and knows which the
-server refused."""
+server refused.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """TLS with a server: the client's context, the session, why a handshake failed, and the certificate authorities that an
-interpreter trusts. `credentials.py` decides whether TLS is wanted, `connect_and_log_in.py` when it begins."""
+interpreter trusts. `credentials.py` decides whether TLS is wanted, `connect_and_log_in.py` when it begins.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """One queue of tokens that all processes of the host share; a route with its own limit has a queue of its own.
-One that somebody has shut down is made anew."""
+One that somebody has shut down is made anew.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Keeps duplicates of NATS connections in systemd's file descriptor store, each process's present one under its serial
-and epoch, and takes back those of an earlier start, which this start reads to their end."""
+and epoch, and takes back those of an earlier start, which this start reads to their end.
+"""
 
 from __future__ import annotations
 

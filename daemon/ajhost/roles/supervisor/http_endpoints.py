@@ -1,6 +1,7 @@
 """Says what each path of `[http]` shows, read on request: `/metrics`, `/status`, `/healthz`, `/readyz` (503 with a line
 for each slot that does not serve), the page at `/`, whose files are in the folder `page`, and `/events`, the feed that
-it draws, for 16 viewers at most. `adapters/http.py` refuses one more, and who may not look."""
+it draws, for 16 viewers at most. `adapters/http.py` refuses one more, and who may not look.
+"""
 
 from __future__ import annotations
 

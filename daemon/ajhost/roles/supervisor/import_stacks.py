@@ -1,5 +1,6 @@
 """Reads the stacks of a template that imports handlers. It writes them from C into memory that the supervisor shares:
-at a signal, and when its imports have taken too long. Puts into words why the process ended in its imports."""
+at a signal, and when its imports have taken too long. Puts into words why the process ended in its imports.
+"""
 
 from __future__ import annotations
 

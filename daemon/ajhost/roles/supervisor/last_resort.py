@@ -1,5 +1,6 @@
 """Subscribes the supervisor itself while no worker serves (`core/fleet.py` decides that), and before the connection of
-the last subscriber is ended. `standby.py` takes what arrives."""
+the last subscriber is ended. `standby.py` takes what arrives.
+"""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ _NO_BETTER_ANEW = (ConnectionState.SUBSCRIBED, ConnectionState.LOCKED_OUT)
 
 class Heartbeats:
     """`age`, `starved`, `stalled` and `unseen` are those of an `Observation`; all but the first are 0 until a heartbeat
-    is missed."""
+    is missed.
+    """
 
     def __init__(self) -> None:
         self.age = self.starved = self.stalled = self.unseen = 0

@@ -1,5 +1,6 @@
 """Runs the supervisor's process: takes the lock of the runtime directory, and refuses to start (`cannot start:`) beside
-another host, or where the machine lacks something (`adapters/linux/requirements.py`)."""
+another host, or where the machine lacks something (`adapters/linux/requirements.py`).
+"""
 
 from __future__ import annotations
 

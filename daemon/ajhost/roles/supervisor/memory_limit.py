@@ -1,6 +1,7 @@
 """Decides that a worker has grown beyond `workers.max_memory` and is to be replaced: by its resident bytes, every
 `MEMORY_CHECK_INTERVAL`. One that has more before its first task is told of in the log, once for each generation, and
-not replaced for it."""
+not replaced for it.
+"""
 
 from __future__ import annotations
 

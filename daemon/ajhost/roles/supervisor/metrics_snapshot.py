@@ -1,5 +1,6 @@
 """Reads the statistics of a host for `/metrics`, on request, from ledgers, statistics files and /proc: workers are not
-asked. Counts workers by state, `disconnected` too. `adapters/prometheus.py` has the metrics' names."""
+asked. Counts workers by state, `disconnected` too. `adapters/prometheus.py` has the metrics' names.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ class NatsAccess:
 
     async def offer(self, settings: NatsSettings, generation: int) -> None:
         """Has every process use these settings if one has no connection and a server accepts them, since the reload of
-        `generation` may yet fail for another reason. A process with a connection uses them when that is lost."""
+        `generation` may yet fail for another reason. A process with a connection uses them when that is lost.
+        """
         if settings == self.present or not self._lost():
             return
         for server in servers_of(settings):

@@ -1,5 +1,6 @@
 """Answers `nats micro ls|info|stats|ping` for the host as a NATS service, in the supervisor and without its workers;
-not while no worker serves. However many ask, it makes five answers a second of each kind at most."""
+not while no worker serves. However many ask, it makes five answers a second of each kind at most.
+"""
 
 from __future__ import annotations
 

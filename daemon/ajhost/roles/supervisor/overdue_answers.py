@@ -1,5 +1,6 @@
 """Answers in place of workers and orphans that miss their heartbeats, at the deadlines of their requests (`deadline
-exceeded: its worker did not answer in time`). What waits in a dead one's ledger, `recovery/remains.py` answers."""
+exceeded: its worker did not answer in time`). What waits in a dead one's ledger, `recovery/remains.py` answers.
+"""
 
 from __future__ import annotations
 

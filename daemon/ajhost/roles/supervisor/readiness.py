@@ -1,5 +1,6 @@
 """Says of each slot that does not serve why not, for `/readyz`, and composes the line "Status" of `systemctl status`
-and the text of a host that starts. `running_phase.py` decides when the host is ready for the first time."""
+and the text of a host that starts. `running_phase.py` decides when the host is ready for the first time.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Replaces the worker of one slot, or of each slot, in order, for `ajhost recycle`: not one that starts or leaves
-already. Finds that no worker lives in the slot."""
+already. Finds that no worker lives in the slot.
+"""
 
 from __future__ import annotations
 

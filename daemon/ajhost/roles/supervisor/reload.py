@@ -1,6 +1,7 @@
 """Reload: new settings and code are proven first, then slot by slot is replaced. If that fails, the old ones serve.
 Rejects another `queue_group`, `[runtime]` or `[http]`, and says which routes are new or no longer served. A stop ends
-one under way. A template that died is replaced in the same way, until that works."""
+one under way. A template that died is replaced in the same way, until that works.
+"""
 
 from __future__ import annotations
 

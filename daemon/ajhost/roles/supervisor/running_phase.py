@@ -1,6 +1,7 @@
 """The supervisor once a NATS server has let it in: what it does at each tick, after which systemd's watchdog is told of
 life only if no part failed; what it does when a worker dies or hangs; when the host is ready for the first time.
-Restores ledgers that somebody has truncated."""
+Restores ledgers that somebody has truncated.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Stops the host at SIGTERM or SIGINT: every worker leaves the queue group, finishes and answers, and systemd is asked
 to wait for it. A second signal hurries them, a third kills. The rest is answered `draining:`, or kept for the next
-start. If systemd is about to start the unit again, the host stays subscribed to the end."""
+start. If systemd is about to start the unit again, the host stays subscribed to the end.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Gets the stacks for `ajhost stacks`: of running tasks from their workers (`roles/worker/stacks.py`), of imports under
 way (`import_stacks.py`), and of a worker that does not answer, and so hangs, from C by a signal (SIGUSR2,
-faulthandler), which needs neither its loop nor the interpreter's lock."""
+faulthandler), which needs neither its loop nor the interpreter's lock.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The standby, the supervisor's own ledger and connection: answers through them for processes that died or hang, and
 enqueues what they had not started, or what arrives while no worker serves (`last_resort.py`). Here such a request
-waits, or is answered: refused, cancelled, or past its deadline. It starts none."""
+waits, or is answered: refused, cancelled, or past its deadline. It starts none.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The supervisor: one run of the host. Decides the order of its start and its stop, which commands it refuses
 meanwhile, what `state.json` says, and that a new generation follows a template's death. Tells systemd READY. Runs no
-user code."""
+user code.
+"""
 
 from __future__ import annotations
 

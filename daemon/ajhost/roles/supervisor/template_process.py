@@ -1,6 +1,7 @@
 """The supervisor's side of a template process: starts it with the handlers' interpreter, sends it fork orders, notices
 its end, and gives it up if it does not fork in time or somebody has stopped it (SIGSTOP). `roles/template/bootstrap.py`
-ends its imports at `import_timeout`; `import_effects.py` there judges them."""
+ends its imports at `import_timeout`; `import_effects.py` there judges them.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The pool of workers: forks, replaces and ends them as `core/fleet.py` commands, counts deaths and logs how each died
-or why it cannot start, asks them about tasks. Replaces all when the server's `max_payload` has grown."""
+or why it cannot start, asks them about tasks. Replaces all when the server's `max_payload` has grown.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class PoolEvents(Protocol):
 
 class WorkerInquiry:
     """Asks workers about tasks, one question at a time. A worker that does not answer in time hangs: the caller then
-    reads its ledger. An answer that comes too late does not count for the next question."""
+    reads its ledger. An answer that comes too late does not count for the next question.
+    """
 
     def __init__(self) -> None:
         self._answers: dict[tuple[int, type, str], asyncio.Future[str]] = {}

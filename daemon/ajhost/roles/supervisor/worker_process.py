@@ -1,5 +1,6 @@
 """The supervisor's handle of one worker process: its end, at which the rest of its session is killed
-(`adapters/linux/stray_processes.py` finds others), its channel, ledger, stacks by signal, duplicate NATS socket."""
+(`adapters/linux/stray_processes.py` finds others), its channel, ledger, stacks by signal, duplicate NATS socket.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,8 @@ def main(order: dict) -> None:  # type: ignore[type-arg]  # Python 3.8 and older
 
 def _load_package(directory: str) -> None:
     """Imports `ajhost` from `directory` without putting its parent on sys.path: packages beside it may be built for
-    another Python."""
+    another Python.
+    """
     spec = importlib.util.spec_from_file_location(
         "ajhost", os.path.join(directory, "__init__.py"), submodule_search_locations=[directory]
     )

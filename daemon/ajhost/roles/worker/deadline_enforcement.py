@@ -1,6 +1,7 @@
 """Enforces the deadlines of attempts: answers `deadline exceeded:` with whose limit that was, logs what the code does,
 cancels it, and gives up code that runs on. `core/deadline_budget.py` computes the deadline; what waits in the shared
-queue expires in `roles/shared_queue/producer.py`."""
+queue expires in `roles/shared_queue/producer.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """A worker's drain: it leaves the queue group, finishes what it holds, has its last replies confirmed, and waits for
 what handlers left running. At `drain_timeout` it answers `draining:` for the rest. `ajhost drain` is carried out by
-`roles/supervisor/drain.py`."""
+`roles/supervisor/drain.py`.
+"""
 
 from __future__ import annotations
 

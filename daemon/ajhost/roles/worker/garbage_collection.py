@@ -17,7 +17,8 @@ from ajhost.core.timings import COLLECT_AGAIN, COLLECT_AGAIN_LONGEST
 
 _THRESHOLDS = (20_000, 20, 20)
 """A task makes some 20 objects that reference counting frees, so Python's default of 700 would collect every 35 tasks
-in vain. Memory and descriptors are watched here instead."""
+in vain. Memory and descriptors are watched here instead.
+"""
 _MEMORY_GAINED = 32 << 20
 """Bytes of resident memory."""
 _DESCRIPTORS_GAINED = 48

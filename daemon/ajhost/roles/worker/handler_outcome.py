@@ -1,6 +1,7 @@
 """Makes the outcome of what a handler returns (bytes, text, nothing or JSON, else `invalid result:`) or raises:
 TerminateTask, in a group of exceptions too, or `handler error:` with its text, for SystemExit and `breakpoint()` too.
-No other module decides it. No function here raises."""
+No other module decides it. No function here raises.
+"""
 
 from __future__ import annotations
 

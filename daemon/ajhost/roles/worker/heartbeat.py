@@ -1,5 +1,6 @@
 """The heartbeat of a worker: it shows that the loop runs, and does the worker's periodic work. Ends a worker of which
-user code has closed a descriptor, or with requests that no part of it would finish."""
+user code has closed a descriptor, or with requests that no part of it would finish.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A request on its way through a worker, from its start to the end of its code: one object, one table of phases. It
-stores STARTED right before the handler's first instruction, and has one answer. `Attempt` is the executor's part."""
+stores STARTED right before the handler's first instruction, and has one answer. `Attempt` is the executor's part.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Asks the supervisor, once, to replace this worker, which leaves when the replacement serves. Counts `max_tasks`;
 other reasons are found by `deadline_enforcement.py` (code that cannot be stopped), `signals.py` and `roles/lifespan.py`
-(its early end). The supervisor itself watches the memory (`roles/supervisor/memory_limit.py`)."""
+(its early end). The supervisor itself watches the memory (`roles/supervisor/memory_limit.py`).
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """A route as a worker serves it: how many of its tasks may run here (`concurrency`), and by which permits of the whole
-host (`host_concurrency`, `adapters/linux/host_permits.py`). `intake.py` and the queue's consumer keep both."""
+host (`host_concurrency`, `adapters/linux/host_permits.py`). `intake.py` and the queue's consumer keep both.
+"""
 
 from __future__ import annotations
 

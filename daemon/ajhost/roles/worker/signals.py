@@ -1,5 +1,6 @@
 """Signals in a worker: the host's handlers stay in place whatever user code sets, which is logged, and are absent in
-forked children. SIGUSR2 writes the stacks of all threads from C, even when Python cannot run."""
+forked children. SIGUSR2 writes the stacks of all threads from C, even when Python cannot run.
+"""
 
 from __future__ import annotations
 

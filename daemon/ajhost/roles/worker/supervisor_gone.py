@@ -31,7 +31,8 @@ class Ending:
         """Whether the supervisor is dead: its end of the channel is closed."""
         self.grace = ORPHAN_GRACE
         """Seconds until a worker that is alone leaves. 0 once it has asked to be replaced: it leaves at once, as the
-        next start serves."""
+        next start serves.
+        """
 
     def leave_and_finish(self) -> None:
         """Orders a worker to end that has neither a supervisor nor a replacement to wait for."""

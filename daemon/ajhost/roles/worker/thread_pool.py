@@ -1,5 +1,6 @@
 """Threads for plain functions, with a lower priority than the loop: started when needed, reused, and replaced when one
-is stuck. Finds that the system starts none, which `executor.py` answers."""
+is stuck. Finds that the system starts none, which `executor.py` answers.
+"""
 
 from __future__ import annotations
 

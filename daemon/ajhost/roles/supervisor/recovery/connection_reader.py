@@ -1,5 +1,6 @@
 """Does the step of recovery on a connection: reads what the server has sent to its end, and requeues whole frames. Says
-whether the server has read all that was sent on it. Only its owner can read a TLS connection: it is ended at once."""
+whether the server has read all that was sent on it. Only its owner can read a TLS connection: it is ended at once.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The supervisor's handle of an orphan, a living worker of an earlier start: pidfd, ledger, duplicate connection, and
-whether it hangs. `roles/worker/supervisor_gone.py` decides when it leaves by itself."""
+whether it hangs. `roles/worker/supervisor_gone.py` decides when it leaves by itself.
+"""
 
 from __future__ import annotations
 

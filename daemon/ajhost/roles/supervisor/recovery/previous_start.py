@@ -1,5 +1,6 @@
 """Finds what earlier starts left in the runtime directory: ledgers of dead processes, orphans, which it tells to leave
-when this start serves, copied requests. Puts a ledger of another layout aside."""
+when this start serves, copied requests. Puts a ledger of another layout aside.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """Runs the procedure of recovery: on a worker's death, on a hang, and for what earlier starts left. Stops a worker that
-hangs, kills one that somebody else has stopped, and limits how long it waits for a server to end a connection."""
+hangs, kills one that somebody else has stopped, and limits how long it waits for a server to end a connection.
+"""
 
 from __future__ import annotations
 
@@ -202,7 +203,8 @@ class Recovery:
 
     async def recover_hung(self, worker: LivingWorker) -> None:
         """Stops a hanging worker, requeues what it had not started, ends its connection, and resumes it. Tries until
-        that has worked, or the worker is dead or does not hang any more."""
+        that has worked, or the worker is dead or does not hang any more.
+        """
         await self._last_resort.subscribe_if_last(STANDBY_SUBSCRIBE_LIMIT)
         while True:
             with self._guard("taking over a hanging worker"):

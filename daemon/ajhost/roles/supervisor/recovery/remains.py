@@ -1,6 +1,7 @@
 """What a process that cannot answer leaves to recovery: its ledger, its connection, and the facts about it (`Remains`).
 `RetiredLedgers` keeps a dead one's ledger until its last answer has left, and answers at the deadlines of what waits in
-it."""
+it.
+"""
 
 from __future__ import annotations
 
