@@ -1,1 +1,1 @@
-"""What the host uses of the outside: the kernel, NATS, systemd, HTTP, metrics, logs. One module a foreign thing."""
+"""What the host uses of the outside: kernel, NATS, systemd, HTTP, metrics, logs. One module for each foreign thing."""
