@@ -18,6 +18,7 @@ from ajhost import Task, TerminateTask
 from ajhost.adapters.nats.server_process import EmbeddedNatsServer
 from ajhost.testing import Outcome, run_sync
 from ajhost.testing.host import TestHost
+from tests.support.waiting import until
 
 T = TypeVar("T")
 
@@ -238,5 +239,7 @@ def test_a_breakpoint_in_a_worker_names_the_command_that_has_a_terminal(host: Te
     assert host.call("debugged").error == (
         "handler error: BdbQuit: a debugger has no terminal in a worker; `ajhost dev --debug` gives it one"
     )
+    # the answer leaves before the record is written
+    asyncio.run(until(lambda: "BdbQuit" in host.log.partition("Traceback")[2]))
     traceback = host.log.partition("BdbQuit")[2].partition("Traceback")[2]
     assert "in debugged" in traceback.splitlines()[1], "it begins with the handler, not with who calls it"
