@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from ajhost.adapters.linux.descriptors import far_duplicate
+from ajhost.adapters.linux.descriptors import moved_far
 
 _T = TypeVar("_T")
 
@@ -72,12 +72,7 @@ class ThreadCalls:
         self._loop = loop
         self._flush_after = flush_after
         self._due: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
-        near = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        try:
-            self._event = far_duplicate(near)
-            os.close(near)
-        except OSError:
-            self._event = near
+        self._event = moved_far(os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC))
         # not closed with the loop: a thread that outlives it would write to a descriptor that is another file's
         weakref.finalize(self, os.close, self._event)
         loop.add_reader(self._event, self._woken)

@@ -37,14 +37,19 @@ def far_duplicate(descriptor: int) -> int:
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, lowest)
 
 
-def moved_far(sock: socket.socket) -> socket.socket:
-    """Returns a socket under a high number, non-blocking, and closes the old one; the same if no number is free."""
+def moved_far(descriptor: int) -> int:
+    """Moves a descriptor to a high number, and returns that; the same if no number is free."""
     try:
-        number = far_duplicate(sock.fileno())
+        number = far_duplicate(descriptor)
     except OSError:
-        return sock
-    sock.close()
-    moved = socket.socket(fileno=number)
+        return descriptor
+    os.close(descriptor)
+    return number
+
+
+def socket_moved_far(sock: socket.socket) -> socket.socket:
+    """Returns a socket, non-blocking, whose descriptor has been moved to a high number."""
+    moved = socket.socket(fileno=moved_far(sock.detach()))
     moved.setblocking(False)  # overrides socket.setdefaulttimeout of the application
     return moved
 

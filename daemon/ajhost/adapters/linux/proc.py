@@ -36,6 +36,11 @@ def state_of(process: int | str) -> str:
         return ""
 
 
+def is_dead(process: int | str) -> bool:
+    """Whether a process has ended: it waits to be reaped, or is gone."""
+    return state_of(process) in ("Z", "X", "")
+
+
 def children(process: int | str = "self") -> set[int]:
     """Returns the children of a process, including dead ones that are not reaped; none if it is gone."""
     found: set[int] = set()

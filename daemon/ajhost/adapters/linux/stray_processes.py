@@ -97,7 +97,7 @@ class StrayProcesses:
             return False
         known, living_marks = self._known()
         unknown = {pid for pid in proc.children() if pid not in known}
-        living = {pid for pid in unknown if proc.state_of(pid) not in ("Z", "X", "")}
+        living = {pid for pid in unknown if not proc.is_dead(pid)}
         for pid in tuple(living):
             mark = mark_of(pid)
             if pid in self._spared if mark is None else mark in living_marks:

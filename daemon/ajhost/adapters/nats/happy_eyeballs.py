@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 
 from ajhost.adapters.linux import os_error_texts
-from ajhost.adapters.linux.descriptors import moved_far
+from ajhost.adapters.linux.descriptors import socket_moved_far
 from ajhost.core.connection_table import Lost
 from ajhost.core.server_pool import Address, Server
 from ajhost.core.timings import ADDRESS_STAGGER
@@ -70,9 +70,8 @@ def _give_up(task: asyncio.Task[socket.socket]) -> None:
 
 async def _connect(address: Address) -> socket.socket:
     family = socket.AF_INET6 if address.is_v6 else socket.AF_INET
-    sock = moved_far(socket.socket(family, socket.SOCK_STREAM))
+    sock = socket_moved_far(socket.socket(family, socket.SOCK_STREAM))
     try:
-        sock.setblocking(False)
         place = (address.ip, address.port, 0, address.scope) if address.is_v6 else (address.ip, address.port)
         error = sock.connect_ex(place)
         if error == errno.EINPROGRESS:

@@ -30,8 +30,8 @@ class MemoryLimit:
         """Yields the workers to replace, and why. Call it at every tick. `limit`: in bytes; 0: none."""
         if not limit:
             return
-        if due := time.monotonic() >= self._due_at:
-            self._due_at = time.monotonic() + MEMORY_CHECK_INTERVAL
+        if due := (now := time.monotonic()) >= self._due_at:
+            self._due_at = now + MEMORY_CHECK_INTERVAL
         living = [worker for worker in workers if worker.pid and not worker.dead]
         for serial in self._at_start.keys() - {worker.serial for worker in living}:
             del self._at_start[serial]

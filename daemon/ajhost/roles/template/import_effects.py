@@ -27,11 +27,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ajhost.adapters.linux.proc import caught_signals, children, state_of
+from ajhost.adapters.linux.proc import caught_signals, children, is_dead
 from ajhost.core.timings import FORK_PROBE_LIMIT, FORK_PROBE_SLOW
 from ajhost.roles.template.fork_probe import ForkProbe
 from ajhost.roles.template.native_threads import thread_names
-from ajhost.roles.template.process_pools import ENDED, shared_results
+from ajhost.roles.template.process_pools import shared_results
 from ajhost.settings.sections import PythonSettings
 
 CONNECTION, LISTENER, FILE, DESCRIPTOR = "connection", "listener", "file", "descriptor"
@@ -384,7 +384,7 @@ def _command(pid: int) -> str:
     for _ in range(_LOOKS):
         with contextlib.suppress(OSError):
             words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if words[0] or state_of(pid) in ENDED:
+        if words[0] or is_dead(pid):
             break
         time.sleep(0.001)
     return words[0].decode(errors="replace") or "(ended)"

@@ -11,15 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from ajhost.adapters.linux.proc import state_of
+from ajhost.adapters.linux.proc import is_dead
 
 _POOLS = {
     "concurrent.futures.process": "ProcessPoolExecutor",
     "multiprocessing.pool": "Pool",
 }
 """Modules, and their classes. Neither is imported here: an import that has made a pool has done that."""
-ENDED = ("Z", "X", "")
-"""States of a process that has ended (proc(5))."""
 
 
 def shared_results() -> Iterator[tuple[str, str]]:
@@ -44,4 +42,4 @@ def _is_open(pool: Any) -> bool:
 
 def _is_read(process: subprocess.Popen[bytes]) -> bool:
     pipes = [getattr(process, name, None) for name in ("stdout", "stderr")]
-    return any(pipe is not None and not pipe.closed for pipe in pipes) and state_of(process.pid) not in ENDED
+    return any(pipe is not None and not pipe.closed for pipe in pipes) and not is_dead(process.pid)

@@ -13,7 +13,7 @@ import uvloop
 
 from ajhost.adapters.linux import ledger_file, memory
 from ajhost.adapters.linux.channel import Channel
-from ajhost.adapters.linux.descriptors import moved_far
+from ajhost.adapters.linux.descriptors import socket_moved_far
 from ajhost.adapters.linux.ledger_file import LockedLedger, MappedLedger
 from ajhost.adapters.logs import log_outputs
 from ajhost.ledger.layout import Word
@@ -42,10 +42,10 @@ def run(
     ledger = LockedLedger(spec.runtime / "ledger", worker_spec.serial)
     ledger.words[Word.PID] = os.getpid()
     supervisor = MappedLedger(spec.runtime / "ledger", worker_spec.supervisor)
-    to_supervisor = Channel(moved_far(channel))
+    to_supervisor = Channel(socket_moved_far(channel))
     if stacks >= 0:
         to_supervisor.send(encode(StacksFile()), [stacks])
-    shared = [TokenQueue(name, moved_far(receive), moved_far(send)) for name, receive, send in queues]
+    shared = [TokenQueue(name, socket_moved_far(receive), socket_moved_far(send)) for name, receive, send in queues]
 
     async def serve() -> NoReturn:
         parts = WorkerParts(spec, worker_spec, handlers, shared, to_supervisor, ledger, supervisor)
